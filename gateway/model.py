@@ -1,0 +1,325 @@
+"""The nouns of the gateway. Read this file first.
+
+A peer opens a `Session` and sends `Mail`. Filters return `Finding`s about it; a policy turns them into one
+`Verdict` for each recipient; the store keeps one `Delivery` for each recipient. Everything here is a value:
+frozen, comparable, free of I/O, and made of the standard library alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import BinaryIO, ClassVar, Protocol
+
+ERROR = "error"
+"""The code of every filter that could not tell. Each policy file has to decide it."""
+
+
+class Stage(StrEnum):
+    """The moment in the SMTP dialog at which a question can first be answered."""
+
+    CONNECT = "connect"
+    SENDER = "sender"
+    RECIPIENT = "recipient"
+    MESSAGE = "message"
+
+
+class Action(StrEnum):
+    """What a policy can do with a finding, mildest first.
+
+    Text, not numbers: a policy file may also put a number where an action can stand, and the two must never be
+    mistaken for each other.
+    """
+
+    ACCEPT = "accept"
+    TAG = "tag"
+    STRIP = "strip"
+    QUARANTINE = "quarantine"
+    DEFER = "defer"
+    REJECT = "reject"
+
+    @classmethod
+    def strictest(cls, *actions: Action) -> Action:
+        """The strictest of *actions*; `accept` where there are none."""
+        return max((cls.ACCEPT, *actions), key=_STRICTNESS.__getitem__)
+
+
+_STRICTNESS = {action: rank for rank, action in enumerate(Action)}
+
+
+class Direction(StrEnum):
+    """Where a mail comes from: the world, or our own people and networks."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class ListenerKind(StrEnum):
+    """What a listener is for: the world's mail, our users' mail, or our own hosts' mail."""
+
+    MX = "mx"
+    SUBMISSION = "submission"
+    RELAY = "relay"
+
+
+class State(StrEnum):
+    """What has become of a mail for one recipient. The transitions stand in `gateway.store.queue`."""
+
+    QUEUED = "queued"
+    HELD = "held"
+    MAILBOX = "mailbox"
+    SENT = "sent"
+    FAILED = "failed"
+    DROPPED = "dropped"
+    REFUSED = "refused"
+
+
+class Notice(StrEnum):
+    """What the sender is still to be told about a delivery (RFC 3464 2.3.3, the `Action` field)."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    RELAYED = "relayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Who is talking to us, and how far they have proved it.
+
+    `tls` names the protocol version ("TLSv1.3"), or is empty. `user` is the login name after AUTH.
+    """
+
+    peer: IPv4Address | IPv6Address
+    listener: str = "mx"
+    kind: ListenerKind = ListenerKind.MX
+    helo: str = ""
+    tls: str = ""
+    user: str = ""
+    esmtp: bool = True
+
+    @property
+    def direction(self) -> Direction:
+        """Outbound is what our own people and hosts send; all else is inbound."""
+        return Direction.INBOUND if self.kind is ListenerKind.MX and not self.user else Direction.OUTBOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT TO: the address as normalised, and the DSN wishes of RFC 3461 (raw xtext, checked by grammar)."""
+
+    address: str
+    notify: frozenset[str] = frozenset()
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What MAIL FROM and RCPT TO said. An empty sender is a bounce.
+
+    `ret` is "FULL", "HDRS" or empty; `envid` is raw xtext (RFC 3461 4.3, 4.4).
+    """
+
+    sender: str = ""
+    recipients: tuple[Recipient, ...] = ()
+    eight_bit: bool = False
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One entity of the message: a body, an attachment, or a file inside an archive.
+
+    `path` is "1.2" for MIME parts and "1.2/name" for what an archive in part 1.2 holds. `media_type` is declared,
+    `sniffed` is what the first bytes say ("" where they say nothing). `text` is the decoded text of text parts,
+    shortened, and only there for filters that run in the confined child. `span` is where the entity (its header
+    included) stands in the bytes of the message, or None inside archives.
+    """
+
+    path: str
+    media_type: str = ""
+    filename: str = ""
+    sniffed: str = ""
+    size: int = 0
+    encrypted: bool = False
+    text: str = ""
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The message as the confined parser saw it. Empty until DATA ends.
+
+    `headers` holds name and unfolded value, in order, as text without control characters. `defects` names in our own
+    words what is malformed. `unscannable` says why the parser gave up, or is empty.
+    """
+
+    headers: tuple[tuple[str, str], ...] = ()
+    parts: tuple[Part, ...] = ()
+    defects: tuple[str, ...] = ()
+    unscannable: str = ""
+    size: int = 0
+
+    def values(self, name: str) -> list[str]:
+        """All values of header field *name*, in order."""
+        wanted = name.lower()
+        return [value for key, value in self.headers if key.lower() == wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """Everything a filter may look at."""
+
+    id: str
+    session: Session
+    envelope: Envelope = field(default_factory=Envelope)
+    content: Content = field(default_factory=Content)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A fact that a filter established. It says nothing about what to do.
+
+    `detail` is for people, one line; `part` the path of the part it is about; `facts` the evidence it rests on
+    (the DNS answers used, the scanner's answer), as strings.
+    """
+
+    code: str
+    detail: str = ""
+    part: str = ""
+    facts: tuple[str, ...] = ()
+
+
+Found = Mapping[str, Sequence[Finding]]
+"""All findings on one mail, by the name of the filter that made them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One finding and what the policy made of it for one recipient: an action, or an amount of score."""
+
+    filter: str
+    finding: Finding
+    effect: Action | float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What happens to the mail for one recipient, and why. `sentence` says it for people."""
+
+    action: Action = Action.ACCEPT
+    score: float = 0.0
+    reasons: tuple[Reason, ...] = ()
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One mail for one recipient, as the store hands it out. Times are seconds since the epoch (UTC).
+
+    `header` stands before the message's own bytes for this recipient. `mailbox` is the account it belongs to, or empty
+    where the mail goes on to another host. `destination` is the recipient's domain.
+    """
+
+    id: int
+    message_id: str
+    sender: str
+    recipient: Recipient
+    state: State
+    destination: str
+    mailbox: str = ""
+    header: bytes = b""
+    size: int = 0
+    attempts: int = 0
+    accepted_at: float = 0.0
+    next_attempt: float = 0.0
+    warned: bool = False
+    notice: Notice | None = None
+    last_reply: str = ""
+    eight_bit: bool = False
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+class Temporary(Exception):
+    """It cannot be told or done now; later it may. The text is ours, never a stranger's."""
+
+
+class Permanent(Exception):
+    """It cannot be done, and trying again will not help. The text is ours, never a stranger's."""
+
+
+class Dns(Protocol):
+    """Questions to the DNS. An empty answer means that there is no such record; `Temporary` that nobody could tell."""
+
+    async def a(self, name: str) -> Sequence[str]: ...
+    async def aaaa(self, name: str) -> Sequence[str]: ...
+    async def mx(self, name: str) -> Sequence[tuple[int, str]]: ...
+    async def txt(self, name: str) -> Sequence[bytes]: ...
+    async def ptr(self, address: str) -> Sequence[str]: ...
+
+
+class Shared(Protocol):
+    """Small values and counters that all processes share, and that may be lost. `Temporary` when out of reach."""
+
+    async def get(self, key: str) -> str | None: ...
+    async def put(self, key: str, value: str, ttl: float) -> None: ...
+    async def add(self, key: str, amount: int, ttl: float) -> int: ...
+    async def claim(self, key: str, ttl: float) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the gateway lends to a filter that asks the world. Tests lend fakes.
+
+    `hostname` is our own name. `open_message` opens the bytes of the mail in hand for reading from their start.
+    """
+
+    dns: Dns
+    state: Shared
+    hostname: str
+    open_message: Callable[[Mail], BinaryIO]
+
+
+class PureFilter(Protocol):
+    """One question about the content, answered in the confined child: `def check` sees nothing but the mail.
+
+    `codes` lists every finding it can report (`error` is understood), so that a policy can be checked for completeness
+    before the first mail arrives. `after` names the filters whose findings it reads; a pure one may only
+    read pure ones. The module also holds a frozen dataclass `Settings`; the filter is made as `Filter(settings)`.
+    """
+
+    stage: ClassVar[Stage]
+    codes: ClassVar[frozenset[str]]
+    after: ClassVar[frozenset[str]]
+
+    def check(self, mail: Mail, found: Found) -> Sequence[Finding]: ...
+
+
+class AskingFilter(Protocol):
+    """One question that needs the world: `async def check` asks through the `Tools` it was made with.
+
+    It is made as `Filter(settings, tools)`, and runs in the gateway's process, so it never parses content itself.
+    """
+
+    stage: ClassVar[Stage]
+    codes: ClassVar[frozenset[str]]
+    after: ClassVar[frozenset[str]]
+
+    def check(self, mail: Mail, found: Found) -> Awaitable[Sequence[Finding]]: ...
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id() -> str:
+    """A new mail id: 18 characters that sort by time (48 bits of milliseconds, then 42 random bits)."""
+    number = int(time.time() * 1000) << 42 | secrets.randbits(42)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(85, -1, -5))

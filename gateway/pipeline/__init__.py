@@ -1,0 +1,1 @@
+"""The judgement: ask the filters, decide by the policies, explain, act, and hand over to the store."""

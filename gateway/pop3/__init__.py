@@ -1,0 +1,1 @@
+"""The mailboxes' door: POP3 over the store."""

@@ -1,0 +1,219 @@
+"""The policies of the stages that are not filters: edge, content, score, routes, queue, relay, quarantine.
+
+Each class is one file of the policy directory, and says what its settings mean; `gateway.pipeline.policy` reads the
+files of filters. A file in the configured directory replaces the shipped one of the same name, whole.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from gateway import toml
+from gateway.config import SHIPPED_POLICIES
+from gateway.model import Action
+from gateway.toml import Duration, Fault, FaultyFiles, List, Size, Table
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Edge(Table):
+    """edge.toml: what one SMTP session may ask of us. Every limit has a reply of its own."""
+
+    message_size: Size = 50 << 20
+    header_size: Size = 256 << 10
+    recipients: Count = 100
+    null_sender_recipients: Count = 1
+    hops: Count = 50
+    commands: Count = 1000
+    errors: Count = 10
+    messages: Count = 100
+    auth_failures: Count = 3
+    idle_timeout: Duration = 300.0
+    data_timeout: Duration = 180.0
+    session_time: Duration = 3600.0
+    connections: Count = 1000
+    memory_spool: Size = 256 << 10
+    auth_threads: Count = 2
+
+
+class Content(Table):
+    """content.toml: how much of a mail the confined parser looks at, and what happens to mail it cannot read."""
+
+    class Settings(Table):
+        """Limits of the parser and of the processes that it runs in."""
+
+        header_size: Size = 256 << 10
+        fields: Count = 1000
+        parts: Count = 500
+        depth: Count = 20
+        archive_members: Count = 2000
+        archive_size: Size = 64 << 20
+        archive_depth: Count = 3
+        text_size: Size = 256 << 10
+        cpu: Duration = 2.0
+        timeout: Duration = 5.0
+        memory: Size = 512 << 20
+
+    settings: Settings = Settings()
+
+
+class Score(Table):
+    """score.toml: from which total score on a mail is held or refused."""
+
+    quarantine: Annotated[float, Field(strict=True)] = 6.0
+    reject: Annotated[float, Field(strict=True)] = 12.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.quarantine > self.reject:
+            raise ValueError("quarantine must not be higher than reject")
+        return self
+
+    def action(self, score: float) -> Action:
+        """What the total *score* alone leads to."""
+        if score >= self.reject:
+            return Action.REJECT
+        return Action.QUARANTINE if score >= self.quarantine else Action.ACCEPT
+
+
+def _domain(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError('a domain is written like "example.org"')
+    try:
+        name = value.rstrip(".").encode("idna").decode("ascii").lower() if not value.isascii() else value.lower()
+    except UnicodeError:
+        raise ValueError(f"{value} is not a domain name") from None
+    if len(name) > 253 or not re.fullmatch(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)(?:\.[a-z0-9_-]{1,63})*", name):
+        raise ValueError(f"{value} is not a domain name")
+    return name
+
+
+Domain = Annotated[str, BeforeValidator(_domain)]
+NextHopTls = Literal["never", "may", "must", "implicit"]
+
+
+class NextHop(Table):
+    """A fixed host to hand mail to.
+
+    `tls`: never, may (opportunistic), must (verified certificate), implicit (port 465, verified).
+    `password_file` names a file with the password on its first line: no secret stands in a policy.
+    """
+
+    host: Annotated[str, Field(min_length=1, max_length=253)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 25
+    tls: NextHopTls = "may"
+    user: str = ""
+    password_file: str = ""
+
+
+class Route(Table):
+    """Where the mail of some domains goes: "*" stands for every domain that no other route names."""
+
+    domains: List[str]
+    via: NextHop
+    accept_from_world: bool = False
+
+    @field_validator("domains")
+    @classmethod
+    def _are_domains(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name if name == "*" else str(_domain(name)) for name in value)
+
+
+class Routes(Table):
+    """routes.toml: which domains are ours, and which way all others go."""
+
+    local: List[Domain] = ()
+    postmaster: str = ""
+    routes: List[Route] = ()
+
+
+class Queue(Table):
+    """queue.toml: when a delivery is tried again, when its sender is told, when we give up."""
+
+    first_retries: List[Duration] = (300.0, 600.0, 1200.0)
+    retry_every: Duration = 1800.0
+    warn_after: Duration = 4 * 3600.0
+    expire_after: Duration = 5 * 86400.0
+    lease: Duration = 60.0
+    poll: Duration = 5.0
+    concurrency: Count = 50
+    per_destination: Count = 5
+    bounce_size: Size = 64 << 10
+
+
+class Relay(Table):
+    """relay.toml: how we speak to other hosts."""
+
+    tls: Literal["never", "may", "must"] = "may"
+    port: Annotated[int, Field(ge=1, le=65535)] = 25
+    connect_timeout: Duration = 30.0
+    helo_name: str = ""
+    source_addresses: List[str] = ()
+    allow_private: List[str] = ()
+    hosts_tried: Count = 10
+    messages_per_connection: Count = 100
+    idle_connection: Duration = 5.0
+
+
+class Quarantine(Table):
+    """quarantine.toml: how long held mail is kept."""
+
+    keep: Duration = 30 * 86400.0
+    keep_records: Duration = 90 * 86400.0
+
+
+class Stages(Table):
+    """Every stage policy, loaded and checked."""
+
+    edge: Edge = Edge()
+    content: Content = Content()
+    score: Score = Score()
+    routes: Routes = Routes()
+    queue: Queue = Queue()
+    relay: Relay = Relay()
+    quarantine: Quarantine = Quarantine()
+
+
+STAGE_FILES: dict[str, type[Table]] = {
+    "edge": Edge,
+    "score": Score,
+    "routes": Routes,
+    "queue": Queue,
+    "relay": Relay,
+    "quarantine": Quarantine,
+}
+"""The stage policies by the stem of their file. `content` has actions too, and is read by `gateway.pipeline.policy`."""
+
+
+def files(configured: Path | None) -> dict[str, Path]:
+    """The policy files in force, by stem: the shipped ones, each replaced by its namesake in *configured*."""
+    found = {path.stem: path for path in sorted(SHIPPED_POLICIES.glob("*.toml"))}
+    if configured is not None:
+        if not configured.is_dir():
+            raise FaultyFiles([Fault(str(configured), 0, "", "is not a folder", "see [server] policies")])
+        found |= {path.stem: path for path in sorted(configured.glob("*.toml"))}
+    return found
+
+
+def load(configured: Path | None) -> Stages:
+    """Read the stage policies, or raise `FaultyFiles` with every fault in all of them."""
+    tables: dict[str, Table] = {}
+    faults: list[Fault] = []
+    for stem, path in files(configured).items():
+        if stem in STAGE_FILES:
+            try:
+                tables[stem] = toml.validated(STAGE_FILES[stem], *_read(path))
+            except FaultyFiles as error:
+                faults += error.faults
+    if faults:
+        raise FaultyFiles(faults)
+    return Stages.model_validate(tables)
+
+
+def _read(path: Path) -> tuple[dict[str, object], Path, str]:
+    table, text = toml.read(path)
+    return table, path, text
