@@ -1,4 +1,4 @@
-"""clamd: the real scanner on a unix socket and a TCP port, with signatures made here, since no network means no freshclam.
+"""clamd: the real scanner on a unix socket and a TCP port, with signatures made here: freshclam needs a network.
 
 EICAR's test string stands in no file of ours, so that no scanner of the machine takes the tests for malware.
 """
@@ -71,7 +71,7 @@ def run(
         lines = _config(home, path, port) | {"StreamMaxLength": str(stream_max_length)} | dict(settings or {})
         config = home / "clamd.conf"
         config.write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
-        argv = ["clamd", "--foreground", "--config-file", config]
+        argv: list[str | Path] = ["clamd", "--foreground", "--config-file", config]
         with processes.running(argv, home, lambda: path.exists() and processes.listening(port), within=30) as process:
             yield Clamd(port, path, home, process)
 

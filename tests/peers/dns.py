@@ -96,7 +96,7 @@ class Dns:
         self._control("flush_infra", "all")
 
     def _control(self, *words: str) -> None:
-        argv = ["unbound-control", "-c", self.directory / "unbound.conf", *words]
+        argv: list[str | Path] = ["unbound-control", "-c", self.directory / "unbound.conf", *words]
         done = processes.complete(argv, self.directory)
         if done.code != 0:
             raise RuntimeError(f"unbound-control {' '.join(words)} failed:\n{done.text}{self.log()}")
@@ -115,7 +115,7 @@ def run(records: Records | None = None) -> Iterator[Dns]:
         (home / "unbound.conf").write_text(CONFIG.format(host=processes.HOST, port=port, home=home))
         mine = dict(records or {})
         _write_zone(home, mine)
-        argv = ["unbound", "-d", "-p", "-c", home / "unbound.conf"]
+        argv: list[str | Path] = ["unbound", "-d", "-p", "-c", home / "unbound.conf"]
         control = home / "control.socket"
         with processes.running(argv, home, lambda: control.exists() and processes.listening(port)) as process:
             yield Dns(port, home, process, mine)

@@ -1,4 +1,4 @@
-"""Postfix: a private instance that keeps the mail of its domains in a maildir, sends all else to its relayhost, or both.
+"""Postfix: a private instance that keeps the mail of its domains in a maildir and sends all else to its relayhost.
 
 Nothing of the machine's own configuration is read or changed; without a relayhost no mail can leave the instance.
 """
@@ -119,7 +119,7 @@ def run(
         main = _main(home, domains) | _way_out(relayhost, relay_login) | _tls(home, tls) | _login(home, users)
         _write_config(home, port, main | dict(settings or {}))
         _make_directories(home)
-        argv = [MASTER, "-s", "-c", home / "etc"]
+        argv: list[str | Path] = [MASTER, "-s", "-c", home / "etc"]
         with processes.running(argv, home, lambda: _is_up(home, port)) as process:
             yield Postfix(port, home, process)
 
@@ -198,7 +198,7 @@ def _login(home: Path, users: Mapping[str, str] | None) -> dict[str, str]:
     sasl.mkdir(parents=True)
     database = sasl / "users.db"
     for name, password in users.items():
-        argv = ["saslpasswd2", "-p", "-c", "-f", database, "-u", "postfix.peer.example", name]
+        argv: list[str | Path] = ["saslpasswd2", "-p", "-c", "-f", database, "-u", "postfix.peer.example", name]
         done = processes.complete(argv, home, stdin=password.encode())
         if done.code != 0:
             raise RuntimeError(f"saslpasswd2 failed:\n{done.text}")
@@ -223,7 +223,7 @@ def _write_config(home: Path, port: int, main: Mapping[str, str]) -> None:
 
 
 def _make_directories(home: Path) -> None:
-    """What `postfix start` would make, with the owners and modes of Postfix's own list (postfix-files), only quicker."""
+    """What `postfix start` would make, with owners and modes of Postfix's own list (postfix-files), only quicker."""
     queue = home / "queue"
     for directory in (queue, queue / "pid"):
         directory.mkdir()

@@ -63,7 +63,7 @@ class Process:
         return self.popen.returncode is None and os.waitid(os.P_PID, self.pid, flags) is None
 
     def stop(self, grace: float = 5.0) -> None:
-        """SIGTERM to the group, and SIGKILL to whatever of it is left after `grace` seconds or when its leader ended."""
+        """SIGTERM to the group, and SIGKILL to what is left of it when its leader ended, or after `grace` s."""
         if self.popen.returncode is not None:
             return
         self.signal(signal.SIGTERM)
