@@ -49,13 +49,21 @@ auth-zone:
 
 @dataclass(frozen=True)
 class Dns:
-    """A running unbound on `host:port`, UDP and TCP. `records` are those in force."""
+    """A running unbound on `host:port`, UDP and TCP; `records` and names with `faults` are those in force."""
 
     port: int
     directory: Path
     process: processes.Process
     records: dict[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    faults: set[str] = field(default_factory=set)
     host: str = processes.HOST
+
+    def clear(self) -> None:
+        """As at the start: no records, no faults."""
+        for name in sorted(self.faults):
+            self.heal(name)
+        if self.records:
+            self.replace({})
 
     def replace(self, records: Records) -> None:
         """These records from now on, and no others; nothing older is left in the cache."""
@@ -71,19 +79,23 @@ class Dns:
 
     def refuse(self, name: str) -> None:
         """REFUSED for the name and all below it."""
+        self.faults.add(name)
         self._control("local_zone", name, "always_refuse")
 
     def ignore(self, name: str) -> None:
         """No answer at all for the name and all below it: the client's own deadline must end its wait."""
+        self.faults.add(name)
         self._control("local_zone", name, "always_deny")
 
     def fail(self, name: str) -> None:
         """SERVFAIL for the name and all below it: its only server is one that unbound may not ask."""
+        self.faults.add(name)
         self._control("stub_add", name, processes.HOST)
         self._forget()
 
     def heal(self, name: str) -> None:
         """Ends `refuse`, `ignore` and `fail` of the name."""
+        self.faults.discard(name)
         self._control("local_zone_remove", name)
         self._control("stub_remove", name)
         self._forget()
