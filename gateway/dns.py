@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
 import dns.nameserver
@@ -105,6 +106,7 @@ class Resolver:
         try:
             async with asyncio.timeout(self._timeout), self._turns:
                 answer = await self._resolver.resolve(name, kind, raise_on_no_answer=False, search=False)
+            _be_whole(answer)
             values, ttl = _values(answer, kind), float(answer.chaining_result.minimum_ttl)
         except dns.resolver.NXDOMAIN as missing:
             values, ttl = (), _negative_ttl(missing)
@@ -158,7 +160,7 @@ def _stub(servers: Sequence[str], timeout: float) -> dns.asyncresolver.Resolver:
     if servers:
         resolver.nameservers = [dns.nameserver.Do53Nameserver(*_host_and_port(server)) for server in servers]
     resolver.lifetime = timeout
-    resolver.timeout = min(2.0, timeout)
+    resolver.timeout = min(2.0, timeout / 2.5)  # for one try, so that others are left
     resolver.use_edns(0, 0, 1232)  # what passes every network unfragmented; longer answers come by TCP
     return resolver
 
@@ -201,6 +203,15 @@ def _reverse(address: str) -> dns.name.Name | None:
         return dns.reversename.from_address(str(ipaddress.ip_address(address)))
     except ValueError:
         return None
+
+
+def _be_whole(answer: dns.resolver.Answer) -> None:
+    """Raise `Temporary` where *answer* only looks as if there were no record (RFC 2308 2.2: a referral has no SOA)."""
+    if answer.response.flags & dns.flags.TC:
+        raise Temporary("a name server cut its answer short")
+    kinds = {records.rdtype for records in answer.response.authority}
+    if not answer.rrset and dns.rdatatype.NS in kinds and dns.rdatatype.SOA not in kinds:
+        raise Temporary("a name server that does not resolve referred us to others")
 
 
 def _values(answer: dns.resolver.Answer, kind: str) -> tuple[_Value, ...]:

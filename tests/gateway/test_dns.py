@@ -1,0 +1,384 @@
+"""The resolver against unbound, and against name servers that lie, stall and cut answers short."""
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.resolver
+import dns.rrset
+import pytest
+
+from gateway import dns as ours
+from gateway.dns import Resolver
+from gateway.model import Temporary
+from tests.peers import dns as peer
+from tests.peers import loop, processes
+
+RECORDS = {
+    ("a.example", "A"): ["192.0.2.1", "192.0.2.2"],
+    ("a.example", "AAAA"): ["2001:db8::1"],
+    ("a.example", "MX"): ["20 Two.example.", "10 One.example."],
+    ("null.example", "MX"): ["0 ."],
+    ("alias.example", "CNAME"): ["a.example."],
+    ("dangling.example", "CNAME"): ["nowhere.example."],
+    ("loop.example", "CNAME"): ["loop2.example."],
+    ("loop2.example", "CNAME"): ["loop.example."],
+    ("txt.example", "TXT"): ["v=spf1 -all", "x" * 600],
+    ("big.example", "TXT"): ["y" * 5000, "short"],
+    ("many.example", "A"): [f"198.51.{number >> 8}.{number & 255}" for number in range(300)],
+    ("1.2.0.192.in-addr.arpa", "PTR"): ["Host.example.", "evil\\013\\010name.example."],
+    ("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", "PTR"): ["six.example."],
+}
+
+
+@pytest.fixture(scope="module")
+def unbound() -> Iterator[peer.Dns]:
+    with peer.run(RECORDS) as running:
+        yield running
+
+
+@pytest.fixture
+def resolver(unbound: peer.Dns) -> Resolver:
+    return Resolver([f"127.0.0.1:{unbound.port}"], 3.0)
+
+
+def ask(question: Coroutine[None, None, object]) -> object:
+    return asyncio.run(question)
+
+
+def test_addresses_come_as_text(resolver: Resolver) -> None:
+    assert sorted(ask(resolver.a("a.example"))) == ["192.0.2.1", "192.0.2.2"]
+    assert list(ask(resolver.aaaa("A.EXAMPLE."))) == ["2001:db8::1"]
+
+
+def test_mail_exchangers_come_best_first_in_lower_case(resolver: Resolver) -> None:
+    assert list(ask(resolver.mx("a.example"))) == [(10, "one.example"), (20, "two.example")]
+
+
+def test_a_null_mx_is_an_empty_name(resolver: Resolver) -> None:
+    assert list(ask(resolver.mx("null.example"))) == [(0, "")]
+
+
+def test_the_strings_of_a_txt_record_are_joined(resolver: Resolver) -> None:
+    assert sorted(ask(resolver.txt("txt.example"))) == [b"v=spf1 -all", b"x" * 600]
+
+
+def test_a_txt_record_above_the_limit_is_as_if_it_were_not_there(resolver: Resolver) -> None:
+    assert list(ask(resolver.txt("big.example"))) == [b"short"]
+
+
+def test_no_more_records_than_the_limit_are_looked_at(resolver: Resolver) -> None:
+    assert len(ask(resolver.a("many.example"))) == ours.MAX_RECORDS
+
+
+def test_aliases_are_followed(resolver: Resolver) -> None:
+    assert sorted(ask(resolver.a("alias.example"))) == ["192.0.2.1", "192.0.2.2"]
+
+
+def test_reverse_names_are_only_those_spelled_like_hosts(resolver: Resolver) -> None:
+    assert list(ask(resolver.ptr("192.0.2.1"))) == ["host.example"]
+    assert list(ask(resolver.ptr("2001:db8::1"))) == ["six.example"]
+
+
+@pytest.mark.parametrize("name", ["nowhere.example", "txt.example", "dangling.example"])
+def test_what_does_not_exist_is_an_empty_answer(resolver: Resolver, name: str) -> None:
+    assert list(ask(resolver.a(name))) == []
+
+
+def test_a_loop_of_aliases_cannot_be_told(resolver: Resolver) -> None:
+    with pytest.raises(Temporary):
+        ask(resolver.a("loop.example"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "a..example",
+        ".example",
+        "x" * 64 + ".example",
+        "a." * 127 + "b",
+        "bücher.example",
+        "a\r\n.example",
+        "a\0b",
+    ],
+)
+def test_names_that_cannot_exist_are_empty_answers_without_a_question(name: str) -> None:
+    nobody = Resolver(["127.0.0.1:1"], 0.2)  # would raise Temporary if it were asked
+    assert list(ask(nobody.a(name))) == []
+
+
+@pytest.mark.parametrize("address", ["", "example", "1.2.3.4.5", "192.0.2.1/24"])
+def test_the_reverse_of_no_address_is_an_empty_answer(address: str) -> None:
+    assert list(ask(Resolver(["127.0.0.1:1"], 0.2).ptr(address))) == []
+
+
+def test_escapes_of_zone_files_mean_nothing_in_names() -> None:
+    assert ours._absolute("a\\046b.example") == dns.name.Name([b"a\\046b", b"example", b""])
+
+
+def test_servfail_and_refused_cannot_be_told(unbound: peer.Dns) -> None:
+    unbound.fail("broken.example")
+    unbound.refuse("closed.example")
+    try:
+        for name in ("broken.example", "closed.example"):
+            with pytest.raises(Temporary):
+                ask(Resolver([f"127.0.0.1:{unbound.port}"], 2.0).txt(name))
+    finally:
+        unbound.heal("broken.example")
+        unbound.heal("closed.example")
+
+
+def test_silence_ends_at_the_deadline(unbound: peer.Dns) -> None:
+    unbound.ignore("silent.example")
+    try:
+        with pytest.raises(Temporary, match=r"within 0\.2 s"):
+            ask(Resolver([f"127.0.0.1:{unbound.port}"], 0.2).a("silent.example"))
+    finally:
+        unbound.heal("silent.example")
+
+
+def test_a_dead_server_is_passed_over_for_the_next(unbound: peer.Dns) -> None:
+    both = Resolver([f"127.0.0.1:{processes.free_port()}", f"127.0.0.1:{unbound.port}"], 0.5)
+    assert list(ask(both.aaaa("a.example"))) == ["2001:db8::1"]
+
+
+def test_answers_are_kept_also_that_there_is_none(unbound: peer.Dns) -> None:
+    async def ask_twice() -> list[object]:
+        resolver = Resolver([f"127.0.0.1:{unbound.port}"], 3.0)
+        first = [await resolver.a("a.example"), await resolver.a("nowhere.example"), await resolver.a("txt.example")]
+        resolver._resolver.nameservers = ["127.0.0.1"]
+        resolver._resolver.port = 1
+        resolver._resolver.lifetime = 0.1
+        second = [await resolver.a("a.example"), await resolver.a("nowhere.example"), await resolver.a("txt.example")]
+        return [first, second]
+
+    first, second = ask(ask_twice())
+    assert first == second
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def question(name: str) -> tuple[dns.name.Name, str]:
+    return dns.name.from_text(name), "A"
+
+
+def test_the_cache_forgets_what_is_too_old() -> None:
+    clock = Clock()
+    cache = ours._Cache(10_000, clock)
+    cache.put(question("a.example"), ("192.0.2.1",), 60.0)
+    clock.now = 59.9
+    assert cache.get(question("a.example")) == ("192.0.2.1",)
+    clock.now = 60.0
+    assert cache.get(question("a.example")) is None
+    assert cache.size == 0
+
+
+def test_the_cache_drops_what_was_used_longest_ago_when_it_is_full() -> None:
+    cache = ours._Cache(10_000)
+    for number in range(100):
+        cache.put(question(f"{number}.example"), (b"x" * 1000,), 60.0)
+        assert cache.get(question("0.example")) is not None
+        assert cache.size <= 10_000
+    assert cache.get(question("1.example")) is None
+
+
+def test_an_answer_larger_than_the_cache_is_not_kept() -> None:
+    cache = ours._Cache(1000)
+    cache.put(question("a.example"), (b"x" * 4000,), 60.0)
+    assert cache.get(question("a.example")) is None
+    assert cache.size == 0
+
+
+Answerer = Callable[[dns.message.Message, bool], bytes]
+
+
+@contextmanager
+def name_server(answer: Answerer) -> Iterator[tuple[str, list[str]]]:
+    """A server, UDP and TCP, that replies what *answer* makes of (query, over TCP); yields it and the questions."""
+    asked: list[str] = []
+
+    async def over_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        (size,) = struct.unpack("!H", await reader.readexactly(2))
+        query = dns.message.from_wire(await reader.readexactly(size))
+        asked.append(f"tcp {query.question[0].name}")
+        reply = answer(query, True)
+        writer.write(struct.pack("!H", len(reply)) + reply)
+
+    def over_udp(listener: socket.socket) -> None:
+        while (packet := listener.recvfrom(65535))[0]:
+            query = dns.message.from_wire(packet[0])
+            asked.append(f"udp {query.question[0].name}")
+            listener.sendto(answer(query, False), packet[1])
+
+    with loop.serving(over_tcp) as port, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", port))
+        thread = threading.Thread(target=over_udp, args=(listener,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{port}", asked
+        finally:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stopper:
+                stopper.sendto(b"", ("127.0.0.1", port))
+            thread.join(5)
+
+
+def reply_to(
+    query: dns.message.Message, *records: str, ttl: int = 60, rcode: dns.rcode.Rcode = dns.rcode.NOERROR
+) -> bytes:
+    reply = dns.message.make_response(query)
+    reply.flags |= dns.flags.RA
+    reply.set_rcode(rcode)
+    name, kind = query.question[0].name, query.question[0].rdtype
+    if records:
+        reply.answer.append(dns.rrset.from_text(name, ttl, "IN", dns.rdatatype.to_text(kind), *records))
+    return reply.to_wire(max_size=65535)
+
+
+def truncated(query: dns.message.Message) -> bytes:
+    reply = dns.message.make_response(query)
+    reply.flags |= dns.flags.TC | dns.flags.RA
+    return reply.to_wire()
+
+
+def test_a_truncated_answer_is_asked_for_again_by_tcp() -> None:
+    with name_server(lambda query, tcp: reply_to(query, "192.0.2.7") if tcp else truncated(query)) as (server, asked):
+        assert list(ask(Resolver([server], 2.0).a("a.example"))) == ["192.0.2.7"]
+    assert asked == ["udp a.example.", "tcp a.example."]
+
+
+def test_an_answer_truncated_by_tcp_too_cannot_be_told() -> None:
+    with name_server(lambda query, _: truncated(query)) as (server, asked), pytest.raises(Temporary):
+        ask(Resolver([server], 0.5).a("a.example"))
+    assert len(asked) < 20
+
+
+def referral(query: dns.message.Message) -> bytes:
+    reply = dns.message.make_response(query)
+    reply.authority.append(dns.rrset.from_text("example.", 60, "IN", "NS", "ns.example."))
+    return reply.to_wire()
+
+
+def test_a_referral_is_not_taken_for_an_answer() -> None:
+    with name_server(lambda query, _: referral(query)) as (server, _), pytest.raises(Temporary):
+        ask(Resolver([server], 0.5).a("a.example"))
+
+
+def with_another_id(query: dns.message.Message) -> bytes:
+    wire = reply_to(query, "203.0.113.66")
+    return struct.pack("!H", (query.id + 1) & 0xFFFF) + wire[2:]
+
+
+def to_another_question(query: dns.message.Message) -> bytes:
+    other = dns.message.make_query("bank.example", "A")
+    other.id = query.id
+    return reply_to(other, "203.0.113.66")
+
+
+@pytest.mark.parametrize("forged", [with_another_id, to_another_question, lambda _: b"\xff" * 40])
+def test_answers_to_what_was_not_asked_are_not_believed(forged: Callable[[dns.message.Message], bytes]) -> None:
+    with name_server(lambda query, _: forged(query)) as (server, _), pytest.raises(Temporary):
+        ask(Resolver([server], 0.3).a("a.example"))
+
+
+def test_the_same_question_at_the_same_time_is_asked_once() -> None:
+    async def ask_ten_times(server: str) -> list[object]:
+        resolver = Resolver([server], 2.0)
+        return list(await asyncio.gather(*(resolver.a("a.example") for _ in range(10))))
+
+    with name_server(lambda query, _: reply_to(query, "192.0.2.7", ttl=0)) as (server, asked):
+        assert ask(ask_ten_times(server)) == [("192.0.2.7",)] * 10
+    assert asked == ["udp a.example."]
+
+
+def test_one_caller_that_gives_up_leaves_the_others_their_answer() -> None:
+    async def give_up(server: str) -> object:
+        resolver = Resolver([server], 2.0)
+        impatient, patient = (asyncio.ensure_future(resolver.a("a.example")) for _ in range(2))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        return await patient
+
+    with name_server(lambda query, _: reply_to(query, "192.0.2.7")) as (server, _):
+        assert ask(give_up(server)) == ("192.0.2.7",)
+
+
+def test_an_answer_of_no_lasting_value_is_asked_for_again() -> None:
+    async def ask_twice(server: str) -> None:
+        resolver = Resolver([server], 2.0)
+        await resolver.a("a.example")
+        await resolver.a("a.example")
+
+    with name_server(lambda query, _: reply_to(query, "192.0.2.7", ttl=0)) as (server, asked):
+        ask(ask_twice(server))
+    assert len(asked) == 2
+
+
+def test_times_to_live_are_capped() -> None:
+    async def expiry(server: str, name: str) -> float:
+        resolver = Resolver([server], 2.0)
+        resolver._cache = ours._Cache(ours.CACHE_SIZE, lambda: 0.0)
+        await resolver.a(name)
+        return next(iter(resolver._cache._entries.values()))[0]
+
+    with name_server(lambda query, _: reply_to(query, "192.0.2.7", ttl=10_000_000)) as (server, _):
+        assert ask(expiry(server, "a.example")) == ours.MAX_TTL
+
+
+def test_a_failure_is_not_kept() -> None:
+    rcodes = [dns.rcode.SERVFAIL, dns.rcode.NOERROR]
+
+    async def fail_first(server: str) -> object:
+        resolver = Resolver([server], 2.0)
+        with pytest.raises(Temporary):
+            await resolver.a("a.example")
+        return await resolver.a("a.example")
+
+    with name_server(lambda query, _: reply_to(query, *["192.0.2.7"][len(rcodes) - 1 :], rcode=rcodes.pop(0))) as (
+        server,
+        _,
+    ):
+        assert ask(fail_first(server)) == ("192.0.2.7",)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("192.0.2.1", ("192.0.2.1", 53)),
+        ("192.0.2.1:5353", ("192.0.2.1", 5353)),
+        ("[2001:db8::1]:5353", ("2001:db8::1", 5353)),
+        ("[2001:db8::1]", ("2001:db8::1", 53)),
+        ("2001:db8::1", ("2001:db8::1", 53)),
+    ],
+)
+def test_servers_are_addresses_with_or_without_a_port(written: str, expected: tuple[str, int]) -> None:
+    assert ours._host_and_port(written) == expected
+
+
+@pytest.mark.parametrize("written", ["resolver.example", "192.0.2.1:0", "192.0.2.1:70000", "", "192.0.2.999"])
+def test_what_is_no_server_address_is_refused(written: str) -> None:
+    with pytest.raises(ValueError):
+        Resolver([written])
+
+
+def test_the_system_names_the_servers_where_none_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_configuration(*_: object, **__: object) -> None:
+        raise dns.resolver.NoResolverConfiguration
+
+    assert Resolver()._resolver.nameservers
+    monkeypatch.setattr(dns.resolver.BaseResolver, "read_resolv_conf", no_configuration)
+    assert Resolver()._resolver.nameservers == ["127.0.0.1"]
