@@ -7,13 +7,14 @@ files of filters. A file in the configured directory replaces the shipped one of
 from __future__ import annotations
 
 import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gateway import toml
-from gateway.config import SHIPPED_POLICIES
+from gateway.config import SHIPPED_POLICIES, Networks
 from gateway.model import Action
 from gateway.toml import Duration, Fault, FaultyFiles, List, Size, Table
 
@@ -100,14 +101,24 @@ class NextHop(Table):
     """A fixed host to hand mail to.
 
     `tls`: never, may (opportunistic), must (verified certificate), implicit (port 465, verified).
-    `password_file` names a file with the password on its first line: no secret stands in a policy.
+    `password_file` names a file with the password on its first line: no secret stands in a policy. `ca_file` names the
+    certificates (PEM) to verify against, in place of those of the system.
     """
 
-    host: Annotated[str, Field(min_length=1, max_length=253)]
+    host: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$|^[0-9A-Fa-f:.]+$")]
     port: Annotated[int, Field(ge=1, le=65535)] = 25
     tls: NextHopTls = "may"
-    user: str = ""
+    user: Annotated[str, Field(max_length=255)] = ""
     password_file: str = ""
+    ca_file: str = ""
+
+    @model_validator(mode="after")
+    def _secrets_are_covered(self) -> Self:
+        if bool(self.user) != bool(self.password_file):
+            raise ValueError("user and password_file go together")
+        if self.user and self.tls not in ("must", "implicit"):
+            raise ValueError('a password goes only over verified TLS: write tls = "must" or "implicit"')
+        return self
 
 
 class Route(Table):
@@ -122,6 +133,12 @@ class Route(Table):
     def _are_domains(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name if name == "*" else str(_domain(name)) for name in value)
 
+    @model_validator(mode="after")
+    def _is_no_open_relay(self) -> Self:
+        if self.accept_from_world and "*" in self.domains:
+            raise ValueError('accept_from_world needs the domains by name: "*" would relay for anybody')
+        return self
+
 
 class Routes(Table):
     """routes.toml: which domains are ours, and which way all others go."""
@@ -130,19 +147,51 @@ class Routes(Table):
     postmaster: str = ""
     routes: List[Route] = ()
 
+    @model_validator(mode="after")
+    def _each_domain_goes_one_way(self) -> Self:
+        seen: set[str] = set()
+        for name in (*self.local, *(name for route in self.routes for name in route.domains)):
+            if name in seen:
+                raise ValueError(f"{name} is named twice: a domain is local or goes one way")
+            seen.add(name)
+        return self
+
 
 class Queue(Table):
     """queue.toml: when a delivery is tried again, when its sender is told, when we give up."""
 
     first_retries: List[Duration] = (300.0, 600.0, 1200.0)
-    retry_every: Duration = 1800.0
+    retry_every: Annotated[Duration, Field(gt=0)] = 1800.0
     warn_after: Duration = 4 * 3600.0
     expire_after: Duration = 5 * 86400.0
-    lease: Duration = 60.0
-    poll: Duration = 5.0
+    lease: Annotated[Duration, Field(ge=1)] = 60.0
+    poll: Annotated[Duration, Field(gt=0)] = 5.0
     concurrency: Count = 50
     per_destination: Count = 5
     bounce_size: Size = 64 << 10
+    drain: Duration = 20.0
+    housekeeping: Annotated[Duration, Field(gt=0)] = 600.0
+
+
+class Timeouts(Table):
+    """How long we wait for another host, by the names and with the minimum values of RFC 5321 4.5.3.2."""
+
+    greeting: Duration = 300.0
+    mail: Duration = 300.0
+    rcpt: Duration = 300.0
+    data_start: Duration = 120.0
+    data_block: Duration = 180.0
+    data_end: Duration = 600.0
+
+
+def _address(value: object) -> object:
+    try:
+        return ip_address(str(value))
+    except ValueError:
+        raise ValueError('an address is written like "192.0.2.1" or "2001:db8::1"') from None
+
+
+Addresses = List[Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]]
 
 
 class Relay(Table):
@@ -151,12 +200,16 @@ class Relay(Table):
     tls: Literal["never", "may", "must"] = "may"
     port: Annotated[int, Field(ge=1, le=65535)] = 25
     connect_timeout: Duration = 30.0
-    helo_name: str = ""
-    source_addresses: List[str] = ()
-    allow_private: List[str] = ()
+    timeouts: Timeouts = Timeouts()
+    helo_name: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9.\-]*$")] = ""
+    source_addresses: Addresses = ()
+    own_addresses: Addresses = ()
+    allow_private: Networks = ()
     hosts_tried: Count = 10
+    recipients_per_message: Count = 100
     messages_per_connection: Count = 100
     idle_connection: Duration = 5.0
+    send_eight_bit_anyway: bool = False
 
 
 class Quarantine(Table):

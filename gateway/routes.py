@@ -1,0 +1,65 @@
+"""Whose a domain is, and which way its mail goes: pure functions of routes.toml. Domains compare as A-labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.stages import NextHop, Route, Routes
+
+
+class Kind(StrEnum):
+    """Local domains end in mailboxes here; for all others we pass mail on."""
+
+    LOCAL = "local"
+    RELAY = "relay"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where the mail of one domain goes. `next_hop` is None for mailboxes, and where the DNS names the mail hosts."""
+
+    kind: Kind
+    domain: str
+    next_hop: NextHop | None = None
+
+
+def normal(domain: str) -> str:
+    """*domain* as the DNS compares it: A-labels, lower case, no final dot; what is no domain only in lower case."""
+    name = domain.rstrip(".").lower()
+    if name.isascii():
+        return name
+    try:
+        return name.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        return name
+
+
+def destination(routes: Routes, domain: str) -> Destination:
+    """Where mail for *domain* goes."""
+    name = normal(domain)
+    if name in routes.local:
+        return Destination(Kind.LOCAL, name)
+    return Destination(Kind.RELAY, name, route(routes, name))
+
+
+def route(routes: Routes, domain: str) -> NextHop | None:
+    """The fixed host for *domain*; None where the DNS names the mail hosts. A named domain comes before "*"."""
+    named = _named(routes, normal(domain)) or _named(routes, "*")
+    return named.via if named else None
+
+
+def is_local(routes: Routes, domain: str) -> bool:
+    """Do mailboxes of ours take the mail of *domain*?"""
+    return normal(domain) in routes.local
+
+
+def accepts_from_world(routes: Routes, domain: str) -> bool:
+    """May strangers send us mail for *domain*? Nothing but a domain named in routes.toml makes it so."""
+    name = normal(domain)
+    named = _named(routes, name)
+    return name in routes.local or (name != "*" and named is not None and named.accept_from_world)
+
+
+def _named(routes: Routes, name: str) -> Route | None:
+    return next((route for route in routes.routes if name in route.domains), None)
