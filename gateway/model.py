@@ -156,11 +156,13 @@ class Part:
 class Content:
     """The message as the confined parser saw it. Empty until DATA ends.
 
-    `headers` holds name and unfolded value, in order, as text without control characters. `defects` names in our own
-    words what is malformed. `unscannable` says why the parser gave up, or is empty.
+    `headers` holds name and unfolded value, in order, as text without control characters; `subject` is the first Subject
+    with its encoded words decoded. `defects` names in our own words what is malformed. `unscannable` says why the parser
+    gave up, or is empty.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
+    subject: str = ""
     parts: tuple[Part, ...] = ()
     defects: tuple[str, ...] = ()
     unscannable: str = ""
@@ -224,7 +226,8 @@ class Delivery:
     """One mail for one recipient, as the store hands it out. Times are seconds since the epoch (UTC).
 
     `header` stands before the message's own bytes for this recipient. `mailbox` is the account it belongs to, or empty
-    where the mail goes on to another host. `destination` is the recipient's domain.
+    where the mail goes on to another host. `destination` is the recipient's domain. `size` counts `header` too. `queued_at` is
+    when it came into its state: a mail that was released is as old as its release, and its retries count from there.
     """
 
     id: int
@@ -238,6 +241,7 @@ class Delivery:
     size: int = 0
     attempts: int = 0
     accepted_at: float = 0.0
+    queued_at: float = 0.0
     next_attempt: float = 0.0
     warned: bool = False
     notice: Notice | None = None

@@ -1,0 +1,213 @@
+"""Mail and its bytes. `accept` is the instant at which responsibility changes hands: when its transaction is durable.
+
+Bytes are kept in chunks, and no function here ever holds more than one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, BinaryIO
+
+from sqlalchemy import Connection, delete, exists, insert, or_, select, update
+
+from gateway.model import Envelope, Notice, Recipient, Session, State, Verdict
+from gateway.store import journal, queue, schema, verdicts
+
+CHUNK = 256 << 10
+"""Octets in one row."""
+EVIDENCE = 4 << 20
+"""Octets of evidence kept with one mail."""
+HEADER_TEXT = 998
+"""Characters kept of a header field (the longest line of RFC 5322 2.1.1)."""
+_SWEPT = 500  # mails in one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A mail about to be stored: *header* is what we put on top, *body* the rest, read from its start.
+
+    `size` counts the octets that were offered; it is kept where there is no body. `evidence` is JSON-able.
+    """
+
+    id: str
+    received_at: float
+    session: Session
+    envelope: Envelope
+    header: bytes = b""
+    body: BinaryIO = field(default_factory=BytesIO)
+    size: int = 0
+    subject: str = ""
+    header_from: str = ""
+    header_message_id: str = ""
+    evidence: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is to become of a mail for one recipient: QUEUED, HELD, MAILBOX or REFUSED.
+
+    `mailbox` is the account, for HELD too where a release leads there. `header` stands on top for this one alone.
+    """
+
+    recipient: Recipient
+    state: State
+    mailbox: str = ""
+    header: bytes = b""
+    verdict: Verdict = field(default_factory=Verdict)
+    notice: Notice | None = None
+
+
+def accept(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:
+    """Store the mail, its bytes and one delivery for each of *rows*. It is ours when the transaction is durable."""
+    if all(row.state is State.REFUSED for row in rows):
+        raise ValueError("nobody accepts this mail")
+    _store(conn, draft, rows)
+    chunks, size = _store_bytes(conn, draft)
+    conn.execute(update(schema.message).where(schema.message.c.id == draft.id).values(chunks=chunks, size=size))
+
+
+def refuse(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:
+    """Keep a record of a mail that was refused or deferred, without its bytes."""
+    if any(row.state is not State.REFUSED for row in rows):
+        raise ValueError("a refused mail has no other deliveries")
+    _store(conn, draft, rows)
+
+
+def _store(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:
+    conn.execute(insert(schema.message), _message_values(draft))
+    conn.execute(insert(schema.evidence), {"message_id": draft.id, "document": _document(draft.evidence)})
+    if rows:
+        queue.enter(conn, [_delivery_values(draft.id, row) for row in rows], draft.received_at)
+
+
+def _store_bytes(conn: Connection, draft: Draft) -> tuple[int, int]:
+    """How many chunks the message makes, and how many octets."""
+    number = size = 0
+    for data in _blocks(draft.header, draft.body):
+        conn.execute(insert(schema.chunk), {"message_id": draft.id, "n": number, "data": data})
+        number, size = number + 1, size + len(data)
+    return number, size
+
+
+def _blocks(header: bytes, body: BinaryIO) -> Iterator[bytes]:
+    body.seek(0)
+    block = header + body.read(max(CHUNK - len(header), 0))
+    while block:
+        yield block
+        block = body.read(CHUNK)
+
+
+def _message_values(draft: Draft) -> dict[str, Any]:
+    session, envelope, clean = draft.session, draft.envelope, journal.clean
+    return {
+        "id": draft.id,
+        "received_at": draft.received_at,
+        "peer": str(session.peer),
+        "listener": clean(session.listener, 32),
+        "kind": session.kind,
+        "helo": clean(session.helo),
+        "tls": clean(session.tls, 16),
+        "login": clean(session.user),
+        "esmtp": session.esmtp,
+        "sender": envelope.sender,
+        "eight_bit": envelope.eight_bit,
+        "smtputf8": envelope.smtputf8,
+        "ret": envelope.ret,
+        "envid": envelope.envid,
+        "subject": clean(draft.subject, HEADER_TEXT),
+        "header_from": clean(draft.header_from, HEADER_TEXT),
+        "header_message_id": clean(draft.header_message_id, HEADER_TEXT),
+        "size": draft.size,
+        "chunks": 0,
+    }
+
+
+def _delivery_values(message_id: str, row: Row) -> dict[str, Any]:
+    if row.state is State.MAILBOX and not row.mailbox:
+        raise ValueError("a delivery into a mailbox names the mailbox")
+    return {
+        "message_id": message_id,
+        "recipient": row.recipient.address,
+        "notify": " ".join(sorted(row.recipient.notify)),
+        "orcpt": row.recipient.orcpt,
+        "destination": row.recipient.address.rpartition("@")[2].lower() if "@" in row.recipient.address else "",
+        "mailbox": row.mailbox,
+        "state": row.state,
+        "notice": row.notice,
+        "action": row.verdict.action,
+        "score": row.verdict.score,
+        "verdict": verdicts.dumps(row.verdict),
+        "header": row.header,
+    }
+
+
+def _document(evidence: Mapping[str, object]) -> str:
+    text = json.dumps(evidence)
+    return text if len(text) <= EVIDENCE else json.dumps({"too_large": len(text), "holds": sorted(evidence)[:100]})
+
+
+# ---- Reading ------------------------------------------------------------------------------------------------------
+
+
+def chunk_count(conn: Connection, message_id: str) -> int:
+    """How many chunks there are of a mail; 0 where its bytes are gone, or it never was."""
+    query = select(schema.message.c.chunks).where(schema.message.c.id == message_id)
+    return conn.scalar(query) or 0
+
+
+def chunk(conn: Connection, message_id: str, n: int) -> bytes:
+    """Chunk *n*, counted from 0. `LookupError` where there is none."""
+    columns = schema.chunk.c
+    data = conn.scalar(select(columns.data).where(columns.message_id == message_id, columns.n == n))
+    if data is None:
+        raise LookupError(f"{message_id} has no chunk {n}")
+    return bytes(data)
+
+
+def read_chunks(conn: Connection, message_id: str) -> Iterator[bytes]:
+    """All chunks in order: exactly the bytes of the mail."""
+    return (chunk(conn, message_id, n) for n in range(chunk_count(conn, message_id)))
+
+
+def evidence(conn: Connection, message_id: str) -> Mapping[str, Any]:
+    """What the filters found on a mail; empty where it never was."""
+    document = conn.scalar(select(schema.evidence.c.document).where(schema.evidence.c.message_id == message_id))
+    return json.loads(document) if document else {}
+
+
+# ---- Forgetting ---------------------------------------------------------------------------------------------------
+
+
+def sweep(conn: Connection, now: float, keep_records: float) -> int:
+    """Delete bytes that no delivery needs, and records older than *keep_records* seconds; return how many.
+
+    One call does a bounded amount of work: call it again in another transaction until it returns 0.
+    """
+    return _sweep_bytes(conn) + _sweep_records(conn, now - keep_records)
+
+
+def _sweep_bytes(conn: Connection) -> int:
+    message = schema.message.c
+    query = select(message.id).where(message.chunks > 0, ~_needed()).limit(_SWEPT)
+    ids = conn.scalars(query).all()
+    conn.execute(delete(schema.chunk).where(schema.chunk.c.message_id.in_(ids)))
+    conn.execute(update(schema.message).where(message.id.in_(ids)).values(chunks=0))
+    return len(ids)
+
+
+def _sweep_records(conn: Connection, before: float) -> int:
+    message = schema.message.c
+    query = select(message.id).where(message.received_at < before, message.chunks == 0, ~_needed()).limit(_SWEPT)
+    ids = conn.scalars(query).all()
+    conn.execute(delete(schema.message).where(message.id.in_(ids)))
+    return len(ids)
+
+
+def _needed() -> Any:
+    """Some delivery of the message waits for something, or its sender does."""
+    columns = schema.delivery.c
+    waiting = or_(columns.state.in_(sorted(queue.LIVE)), columns.notice.is_not(None))
+    return exists().where(columns.message_id == schema.message.c.id, waiting)

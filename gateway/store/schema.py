@@ -1,0 +1,155 @@
+"""The tables, in portable types: SQLite and PostgreSQL differ by URL alone.
+
+Text from strangers has no length here; whoever writes it has cleaned and capped it (`journal.clean`). Times are
+seconds since the epoch. A change here needs a migration, and a test compares both.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    literal_column,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Serial = BigInteger().with_variant(Integer, "sqlite")
+"""A number that the database counts up. On SQLite only INTEGER counts by itself, and it has 64 bits there anyway."""
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", String(18), primary_key=True),
+    Column("received_at", Double, nullable=False, index=True),
+    Column("peer", String(45), nullable=False),
+    Column("listener", String(32), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("helo", Text, nullable=False),
+    Column("tls", String(16), nullable=False),
+    Column("login", Text, nullable=False),
+    Column("esmtp", Boolean, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("eight_bit", Boolean, nullable=False),
+    Column("smtputf8", Boolean, nullable=False),
+    Column("ret", String(4), nullable=False),
+    Column("envid", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("header_from", Text, nullable=False),
+    Column("header_message_id", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("chunks", Integer, nullable=False),
+)
+"""One mail. `size` counts the octets stored, or offered where it was refused; `chunks` is 0 once the bytes are gone."""
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("message_id", ForeignKey(message.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+"""What the filters found on a mail, as JSON. It outlives the bytes."""
+
+chunk = Table(
+    "chunk",
+    metadata,
+    Column("message_id", ForeignKey(message.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+)
+"""The bytes of a mail: all chunks in order of `n` are exactly the message."""
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("message_id", ForeignKey(message.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("recipient", Text, nullable=False),
+    Column("notify", String(32), nullable=False),
+    Column("orcpt", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("mailbox", Text, nullable=False),
+    Column("state", String(8), nullable=False),
+    Column("since", Double, nullable=False),
+    Column("next_attempt", Double, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("lease_owner", Text, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Column("warned", Boolean, nullable=False),
+    Column("notice", String(9), nullable=True),
+    Column("last_reply", Text, nullable=False),
+    Column("action", String(10), nullable=False),
+    Column("score", Double, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("header", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""One mail for one recipient. Ids are never used twice: POP3's unique ids (RFC 1939 7) are made of them.
+
+`since` is when it came into its state. A lease is free when `lease_until` has passed.
+"""
+
+in_mailbox = delivery.c.mailbox != literal_column("''")
+"""The condition of the partial index below; a query has to say it in the same words to use that index."""
+
+Index("ix_delivery_due", *(delivery.c[name] for name in ("state", "next_attempt", "lease_until", "destination", "id")))
+Index("ix_delivery_mailbox", delivery.c.mailbox, delivery.c.id, sqlite_where=in_mailbox, postgresql_where=in_mailbox)
+Index(
+    "ix_delivery_notice",
+    delivery.c.id,
+    sqlite_where=delivery.c.notice.is_not(None),
+    postgresql_where=delivery.c.notice.is_not(None),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("message_id", ForeignKey(message.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("delivery_id", BigInteger, nullable=True),
+    Column("at", Double, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("text", Text, nullable=False),
+)
+"""What happened to a mail, in order."""
+
+account = Table(
+    "account",
+    metadata,
+    Column("login", Text, primary_key=True),
+    Column("password_hash", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+address = Table(
+    "address",
+    metadata,
+    Column("address", Text, primary_key=True),
+    Column("login", ForeignKey(account.c.login, ondelete="CASCADE"), nullable=False, index=True),
+)
+"""An address belongs to one account. Written in lower case."""
+
+maildrop_lock = Table(
+    "maildrop_lock",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("until", Double, nullable=False),
+)
+"""Which POP3 session has a maildrop to itself (RFC 1939 4)."""
