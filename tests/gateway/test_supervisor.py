@@ -1,0 +1,208 @@
+"""The processes: sockets handed over, children restarted, everything ended in order, nobody else's process touched."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway import roles, supervisor
+from gateway.config import Config, Listener, Pop3Listener, Server
+from gateway.model import ListenerKind
+from gateway.supervisor import Child, Supervisor
+
+
+def mx(address="127.0.0.1:0", name="mx"):
+    return Listener(name=name, kind=ListenerKind.MX, address=address)
+
+
+def taken():
+    other = socket.create_server(("127.0.0.1", 0))
+    return other, f"127.0.0.1:{other.getsockname()[1]}"
+
+
+def child(name, code, *arguments, **more):
+    return Child(name, [sys.executable, "-c", code, *map(str, arguments)], **more)
+
+
+def supervise(children, *, until, **options):
+    """Run the children until *until* is true, and then stop; returns whether they ended within ten seconds."""
+
+    async def go():
+        gateway = Supervisor(children, pause=0.01, **options)
+        running = asyncio.create_task(gateway.run(until, gateway.stop))
+        await asyncio.wait_for(running, 10)
+
+    asyncio.run(go())
+
+
+SERVE = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1]).open("a").write("ended\\n"), sys.exit(0)))
+pathlib.Path(sys.argv[1]).open("a").write("began\\n")
+time.sleep(30)
+"""
+
+
+def test_a_taken_port_is_told_with_its_listener_and_address():
+    other, address = taken()
+    with other, pytest.raises(roles.CannotListen) as told:
+        roles.bind(mx(address, "front"))
+    assert address in str(told.value)
+    assert "front" in str(told.value)
+    assert "taken" in str(told.value)
+
+
+def test_an_address_of_another_machine_is_told():
+    with pytest.raises(roles.CannotListen, match="no such address"):
+        roles.bind(mx("192.0.2.1:2525"))
+
+
+def test_sockets_are_made_for_tcp_so_that_replies_do_not_wait():
+    with roles.bind(mx()) as bound:
+        assert bound.proto == socket.IPPROTO_TCP
+        assert bound.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
+
+def test_when_one_socket_cannot_be_bound_none_stays_open():
+    other, address = taken()
+    with other, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = f"127.0.0.1:{probe.getsockname()[1]}"
+        probe.close()
+        with pytest.raises(roles.CannotListen):
+            roles.bind_all([mx(free, "a"), mx(address, "b")])
+        roles.bind(mx(free)).close()
+
+
+def test_a_role_takes_the_sockets_that_it_was_handed_and_binds_the_others():
+    with roles.bind(mx()) as bound:
+        handed = os.dup(bound.fileno())
+        got = roles.take_sockets([mx(), mx(name="other")], {roles.SOCKETS: f"mx={handed}"})
+    assert got["mx"].getsockname() == bound.getsockname() if bound.fileno() >= 0 else got["mx"].fileno() == handed
+    assert got["other"].getsockname()[1] != 0
+    for one in got.values():
+        one.close()
+
+
+def test_a_process_is_known_while_it_runs_and_not_after(tmp_path):
+    with roles.bind(mx()) as bound, roles.announced(tmp_path, roles.Role.SMTP, 2, {"mx": bound}):
+        [process] = roles.known(tmp_path)
+        assert process.pid == os.getpid()
+        assert process.alive
+        assert process.listeners["mx"].startswith("127.0.0.1:")
+        assert roles.running(tmp_path) == {("smtp", 2)}
+    assert roles.known(tmp_path) == []
+
+
+def test_a_file_left_by_a_killed_process_does_not_count_though_its_pid_is_in_use_again(tmp_path):
+    left = {"role": "smtp", "number": 1, "pid": os.getpid(), "started": 0.0, "ticks": 1, "listeners": {}}
+    (tmp_path / "smtp-1.pid").write_text(json.dumps(left))
+    (tmp_path / "pop3-1.pid").write_text("nonsense")
+    assert [process.alive for process in roles.known(tmp_path)] == [False]
+    assert roles.running(tmp_path) == set()
+
+
+def test_the_configuration_says_which_processes_there_are():
+    config = Config(
+        server=Server(smtp_processes=2), listeners=(mx(),), pop3=(Pop3Listener(name="pop3", address="127.0.0.1:0"),)
+    )
+    assert list(roles.processes(config)) == [("smtp", 1), ("smtp", 2), ("deliver", 1), ("pop3", 1)]
+    assert list(roles.processes(Config())) == [("deliver", 1)]
+
+
+def test_each_child_gets_the_sockets_of_its_role_only():
+    config = Config(listeners=(mx(),), pop3=(Pop3Listener(name="pop3", address="127.0.0.1:0"),))
+    made = {one.name: one for one in supervisor.children(config, Path("/x.toml"), {"mx": 7, "pop3": 8})}
+    assert made["smtp-1"].fds == (7,)
+    assert made["smtp-1"].environment[roles.SOCKETS] == "mx=7"
+    assert made["deliver-1"].fds == ()
+    assert made["pop3-1"].fds == (8,)
+    assert made["pop3-1"].argv[-4:] == ["--config", "/x.toml", "run", "pop3"]
+
+
+def test_a_child_that_dies_is_started_again(tmp_path, caplog):
+    count = tmp_path / "starts"
+    dies = child("dies", "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(3)", count)
+    with caplog.at_level("INFO", "gatepost"):
+        supervise([dies], until=lambda: count.exists() and len(count.read_text()) >= 3)
+    ended = [record.fields for record in caplog.records if record.msg == "process ended"]
+    assert ended[0] == {"process": "dies", "how": "exit code 3", "restart_in": 0.01}
+    assert ended[1]["restart_in"] > ended[0]["restart_in"]
+
+
+def test_a_program_that_cannot_be_started_is_told_and_tried_again(caplog):
+    missing = Child("missing", ["/nonexistent/program"])
+    with caplog.at_level("INFO", "gatepost"):
+        supervise([missing], until=lambda: len(caplog.records) >= 2)
+    assert "cannot be started" in caplog.records[0].fields["how"]
+
+
+def test_stopping_ends_every_child_by_sigterm_and_helpers_last(tmp_path):
+    role, helper = tmp_path / "role", tmp_path / "helper"
+    begun = lambda: role.exists() and helper.exists()  # noqa: E731
+    supervise([child("role-1", SERVE, role), child("helper", SERVE, helper, helper=True)], until=begun)
+    assert role.read_text() == helper.read_text() == "began\nended\n"
+    assert role.stat().st_mtime_ns < helper.stat().st_mtime_ns
+
+
+def test_a_child_that_ignores_sigterm_is_killed_when_its_time_is_over(tmp_path, caplog):
+    mark = tmp_path / "mark"
+    deaf = child(
+        "deaf",
+        "import signal,sys,time,pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "pathlib.Path(sys.argv[1]).touch(); time.sleep(30)",
+        mark,
+    )
+    began = time.monotonic()
+    with caplog.at_level("INFO", "gatepost"):
+        supervise([deaf], until=mark.exists, grace=0.2)
+    assert time.monotonic() - began < 5
+    assert [record.msg for record in caplog.records] == ["ended by force"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_supervisor_ends_it_cleanly(tmp_path, number):
+    mark = tmp_path / "mark"
+
+    async def go():
+        gateway = Supervisor([child("role-1", SERVE, mark)])
+        began = lambda: mark.exists() and mark.read_text() == "began\n"  # noqa: E731
+        await asyncio.wait_for(gateway.run(began, lambda: os.kill(os.getpid(), number)), 10)
+
+    asyncio.run(go())
+    assert mark.read_text() == "began\nended\n"
+
+
+def test_a_role_s_standard_input_closes_when_the_supervisor_dies(tmp_path):
+    mark = tmp_path / "mark"
+    waits = "import sys; open(sys.argv[1] + '.on', 'w'); sys.stdin.read(); open(sys.argv[1], 'w')"
+    parent = f"""
+import asyncio, sys, os, pathlib
+from gateway.supervisor import Child, Supervisor
+child = Child("c", [sys.executable, "-c", {waits!r}, sys.argv[1]])
+asyncio.run(Supervisor([child]).run(pathlib.Path(sys.argv[1] + ".on").exists, lambda: os._exit(9)))
+"""
+    done = asyncio.run(_run(parent, mark))
+    assert done == 9
+    deadline = time.monotonic() + 5
+    while not mark.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def _run(code, mark):
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, mark, cwd=Path(__file__).parents[2])
+    return await asyncio.wait_for(process.wait(), 10)
+
+
+def test_two_gateways_never_share_a_data_folder(tmp_path):
+    with supervisor.only_one(tmp_path), pytest.raises(supervisor.AlreadyRunning), supervisor.only_one(tmp_path):
+        pass
+    with supervisor.only_one(tmp_path):
+        pass
