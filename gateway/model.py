@@ -226,8 +226,8 @@ class Delivery:
     """One mail for one recipient, as the store hands it out. Times are seconds since the epoch (UTC).
 
     `header` stands before the message's own bytes for this recipient. `mailbox` is the account it belongs to, or empty
-    where the mail goes on to another host. `destination` is the recipient's domain. `size` counts `header` too. `queued_at` is
-    when it came into its state: a mail that was released is as old as its release, and its retries count from there.
+    where the mail goes on to another host. `destination` is the recipient's domain. `size` counts `header` too.
+    `queued_at` is when it came into its state: after a release from quarantine, retries count from there.
     """
 
     id: int

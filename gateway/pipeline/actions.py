@@ -1,0 +1,244 @@
+"""Do what was decided to the bytes of a mail: our header fields on top, forged ones out, parts stripped.
+
+What the sender sent is never re-serialised: the result is spliced from spans of the original and new header lines, so
+the body keeps every octet. `strip` is the one action that changes a body, knowingly.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import BinaryIO
+
+from typing_extensions import Buffer
+
+from gateway.events import clean
+from gateway.model import Action, Content, Envelope, Found, Part, Session, Verdict
+
+OURS = re.compile(rb"x-gatepost-", re.IGNORECASE)
+_AUTHENTICATION_RESULTS = re.compile(rb"(?:arc-)?authentication-results", re.IGNORECASE)
+_SPF_RESULTS = {"none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"}
+
+Piece = bytes | tuple[int, int]
+"""New octets, or a span (start, end) of the original message."""
+
+
+class Splice(io.RawIOBase):
+    """A readable file made of pieces, so that a changed message never stands in memory whole."""
+
+    def __init__(self, original: BinaryIO, pieces: Iterable[Piece]) -> None:
+        super().__init__()
+        self._original = original
+        self._pieces = [piece for piece in pieces if _length(piece)]
+        self.size = sum(map(_length, self._pieces))
+        self._index = self._offset = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """To the start, for whoever has to read it again."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go back to the start; other positions are not needed, and refused."""
+        if (offset, whence) != (0, io.SEEK_SET):
+            raise io.UnsupportedOperation("a splice is read from its start")
+        self._index = self._offset = 0
+        return 0
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Fill *buffer* from the piece in turn; 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        if self._index == len(self._pieces):
+            return 0
+        piece = self._pieces[self._index]
+        count = min(len(view), _length(piece) - self._offset)
+        if isinstance(piece, bytes):
+            view[:count] = piece[self._offset : self._offset + count]
+        else:
+            self._original.seek(piece[0] + self._offset)
+            data = self._original.read(count)
+            if len(data) != count:
+                raise OSError("the spooled message is shorter than it was")
+            view[:count] = data
+        self._offset += count
+        if self._offset == _length(piece):
+            self._index, self._offset = self._index + 1, 0
+        return count
+
+
+def _length(piece: Piece) -> int:
+    return len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+
+
+def header_end(message: BinaryIO, limit: int) -> int:
+    """The offset behind the last field of the header (before the empty line); -1 where it is larger than *limit*."""
+    message.seek(0)
+    start = message.read(limit + 4)
+    if start.startswith(b"\r\n"):
+        return 0
+    end = start.find(b"\r\n\r\n")
+    if end >= 0:
+        return end + 2
+    return len(start) if len(start) < limit + 4 else -1
+
+
+def fields(block: bytes) -> list[bytes]:
+    """The fields of a header block, each with its continuation lines and its CRLF."""
+    return [field for field in re.split(rb"(?<=\r\n)(?![ \t])", block) if field]
+
+
+def name_of(field: bytes) -> bytes:
+    """The name of a field in lower case, as a reader that forgives white space before the colon sees it."""
+    return field.partition(b":")[0].strip().lower()
+
+
+def genuine(block: bytes, hostname: str) -> bytes:
+    """*block* without what only we may write: X-Gatepost-*, and results that claim to be ours (RFC 8601 5)."""
+    return b"".join(field for field in fields(block) if not _forged(field, hostname))
+
+
+def _forged(field: bytes, hostname: str) -> bool:
+    name = name_of(field)
+    if OURS.match(name):
+        return True
+    if not _AUTHENTICATION_RESULTS.fullmatch(name):
+        return False
+    value = _without_comments(field.partition(b":")[2])
+    return hostname.lower().encode() in re.split(rb"[\s;\"=]+", value.lower())
+
+
+def _without_comments(value: bytes) -> bytes:
+    """*value* with its comments (which may be nested) taken out, in one pass."""
+    kept, depth = bytearray(), 0
+    for octet in value:
+        depth += octet == 0x28
+        if not depth:
+            kept.append(octet)
+        depth -= octet == 0x29 and depth > 0
+    return bytes(kept)
+
+
+def received(session: Session, envelope: Envelope, mail_id: str, hostname: str, now: float) -> bytes:
+    """The trace field that we prepend (RFC 5321 4.4; protocol words of RFC 3848 and RFC 6531 4.3)."""
+    peer = f"IPv6:{session.peer}" if session.peer.version == 6 else str(session.peer)
+    recipient = f"\r\n\tfor <{envelope.recipients[0].address}>" if len(envelope.recipients) == 1 else ""
+    tls = f" ({session.tls})" if session.tls else ""
+    text = (
+        f"Received: from {session.helo or 'unknown'} ([{peer}])\r\n\tby {hostname} (Gatepost)"
+        f" with {_protocol(session, envelope)}{tls} id {mail_id}{recipient};\r\n\t{date(now)}\r\n"
+    )
+    return text.encode("utf-8")
+
+
+def _protocol(session: Session, envelope: Envelope) -> str:
+    if not session.esmtp:
+        return "SMTP"
+    base = "UTF8SMTP" if envelope.smtputf8 else "ESMTP"
+    return base + ("S" if session.tls else "") + ("A" if session.user else "")
+
+
+def date(now: float) -> str:
+    """*now* as a date-time of RFC 5322 3.3."""
+    return format_datetime(datetime.fromtimestamp(now, UTC))
+
+
+def authentication_results(hostname: str, envelope: Envelope, session: Session, found: Found) -> bytes:
+    """Our Authentication-Results field (RFC 8601 2.2): the SPF result, or "none" where nothing was checked."""
+    result = next((finding.code for finding in found.get("spf", ()) if finding.code in _SPF_RESULTS), "")
+    domain = envelope.sender.rpartition("@")[2]
+    about = f"smtp.mailfrom={_value(domain)}" if domain else f"smtp.helo={_value(session.helo)}"
+    words = f"spf={result} {about}" if result else "none"
+    return f"Authentication-Results: {hostname};\r\n\t{words}\r\n".encode()
+
+
+def _value(text: str) -> str:
+    """*text* as a value of RFC 2045: a token as it is, anything else quoted."""
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,255}", text):
+        return text
+    return '"' + re.sub(r"[^ !#-\[\]-~]", "?", text[:255]) + '"'
+
+
+def completion(block: bytes, mail_id: str, hostname: str, now: float) -> bytes:
+    """Date and Message-ID for submitted mail that lacks them (RFC 6409 8.1, 8.2)."""
+    names = {name_of(field) for field in fields(block)}
+    added = b"" if b"date" in names else f"Date: {date(now)}\r\n".encode()
+    return added if b"message-id" in names else added + f"Message-ID: <{mail_id}@{hostname}>\r\n".encode()
+
+
+def verdict_fields(mail_id: str, verdict: Verdict) -> bytes:
+    """What one recipient's copy says of its verdict, above the message."""
+    text = f"X-Gatepost-Verdict: {verdict.action.value}; score={verdict.score:.1f}; id={mail_id}\r\n"
+    reason = re.sub(r"[^ -~]", "?", clean(verdict.sentence, 900))
+    return (text + f"X-Gatepost-Reason: {_folded(reason)}\r\n").encode("ascii")
+
+
+def _folded(text: str, width: int = 76) -> str:
+    """*text* folded at its spaces (RFC 5322 2.2.3); a word that is too long for a line stands on one of its own."""
+    lines, line = [], "X-Gatepost-Reason:"
+    for word in text.split():
+        if len(line) + len(word) >= width:
+            lines.append(line)
+            line = " " + word
+        else:
+            line += " " + word
+    return "\r\n".join([*lines, line]).removeprefix("X-Gatepost-Reason:").lstrip()
+
+
+def mailbox_fields(sender: str, recipient: str) -> bytes:
+    """What final delivery puts on top (RFC 5321 4.4)."""
+    return f"Return-Path: <{sender}>\r\nDelivered-To: {recipient}\r\n".encode()
+
+
+def parts_to_strip(verdict: Verdict, content: Content) -> list[Part] | None:
+    """The parts that *verdict* wants gone; None where a finding names no part that could be cut out."""
+    by_path = {part.path: part for part in content.parts if part.span is not None}
+    wanted: dict[str, Part] = {}
+    for reason in verdict.reasons:
+        if reason.effect is Action.STRIP:
+            part = by_path.get(reason.finding.part.partition("/")[0])
+            if part is None:
+                return None
+            wanted[part.path] = part
+    return list(wanted.values())
+
+
+def stripped(
+    block: bytes, body_start: int, size: int, parts: Sequence[Part], mail_id: str
+) -> tuple[bytes, list[Piece]]:
+    """The header block and the pieces of the message with *parts* replaced by a note of what was removed.
+
+    A part that is the whole message takes its Content-* fields with it; the offsets are those of the original.
+    """
+    whole = next((part for part in parts if part.span is not None and part.span[0] == 0), None)
+    if whole is not None:
+        kept = b"".join(field for field in fields(block) if not name_of(field).startswith(b"content-"))
+        note = _note(whole, mail_id)
+        head, _, text = note.partition(b"\r\n\r\n")
+        return kept + head + b"\r\n", [b"\r\n" + text]
+    pieces: list[Piece] = []
+    position = body_start
+    for part in sorted(parts, key=lambda p: p.span or (0, 0)):
+        start, end = part.span or (0, 0)
+        if start < position:
+            continue  # inside a part that is gone already
+        pieces += [(position, start), _note(part, mail_id)]
+        position = end
+    return block, [*pieces, (position, size)]
+
+
+def _note(part: Part, mail_id: str) -> bytes:
+    name = re.sub(r"[^ -~]", "?", clean(part.filename, 200)) or "without a name"
+    text = (
+        "Content-Type: text/plain; charset=us-ascii\r\nContent-Disposition: inline\r\n\r\n"
+        f"An attachment of this message ({name}) was removed by the mail gateway,\r\n"
+        "because the policy of this site does not let it pass.\r\n\r\n"
+        "The whole message is kept in quarantine. To get it, ask your postmaster\r\n"
+        f"and name this number: {mail_id}\r\n"
+    )
+    return text.encode("ascii")

@@ -1,0 +1,172 @@
+"""The confined side of the sandbox: parse a mail, run the pure filters on it, answer in JSON.
+
+Run as a program. A single-threaded parent of workers imports everything once and forks a worker whenever the gateway
+asks for one; a worker limits itself before it reads the first octet of a stranger, and serves until it is let go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from gateway.model import Content, Finding, Mail
+from gateway.pipeline.content import parse
+from gateway.pipeline.inspect import think
+from gateway.pipeline.policy import Policy, build_settings
+from gateway.stages import Content as ContentPolicy
+
+Limits = ContentPolicy.Settings
+FRAME = struct.Struct("!I")
+MAX_REQUEST = 1 << 20
+MAX_REPLY = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What a worker answers: the content as parsed, and the findings of the pure filters by name."""
+
+    content: Content = field(default_factory=Content)
+    found: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
+
+
+MAIL = TypeAdapter(Mail)
+SCANNED = TypeAdapter(Scanned)
+
+
+def main() -> None:
+    """Serve the gateway on the control socket (file descriptor in argv[1]); the specification is on standard input."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    specification = json.loads(sys.stdin.buffer.read())
+    limits = Limits.model_validate(specification["limits"])
+    policies = [_policy(name, settings) for name, settings in specification["filters"].items()]
+    gc.collect()
+    gc.freeze()  # what is shared with the workers stays shared
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle: it closes the control socket
+    signal.signal(signal.SIGCHLD, lambda *_: _reap())
+    control.sendall(b"!")
+    with control.makefile("rb") as commands:
+        while command := commands.readline(32):
+            if command == b"+\n":
+                _fork(control, limits, policies)
+            elif command.startswith(b"-"):
+                _kill(int(command[1:]))
+
+
+def _policy(name: str, settings: str) -> Policy:
+    module: Any = importlib.import_module(f"filters.{name}")
+    filter_ = module.Filter(build_settings(module.Settings, settings))
+    return Policy(name, f"{name}.toml", filter_, 0.0, (), True)
+
+
+_workers: set[int] = set()
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while (pid := os.waitpid(-1, os.WNOHANG)[0]) > 0:
+            _workers.discard(pid)
+
+
+def _kill(pid: int) -> None:
+    if pid in _workers:  # only what is ours and not yet reaped, so the number cannot mean another process
+        os.kill(pid, signal.SIGKILL)
+
+
+def _fork(control: socket.socket, limits: Limits, policies: Sequence[Policy]) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        control.close()
+        theirs.close()
+        _work(ours, limits, policies)
+    _workers.add(pid)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    ours.close()
+    socket.send_fds(control, [FRAME.pack(pid)], [theirs.fileno()])
+    theirs.close()
+
+
+def _work(gateway: socket.socket, limits: Limits, policies: Sequence[Policy]) -> None:
+    """Serve until the gateway closes the socket; leave without running anything else of the parent's."""
+    try:
+        _confine(limits)
+        while _serve(gateway, limits, policies):
+            pass
+    except MemoryError:
+        os._exit(3)
+    except BaseException:  # noqa: BLE001  the gateway sees the closed socket, and that is all it needs to know
+        os._exit(2)
+    os._exit(0)
+
+
+def _confine(limits: Limits) -> None:
+    """Give up what a parser does not need. Further confinement (seccomp, Landlock) belongs here, after the imports."""
+    resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
+    for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_NPROC):
+        resource.setrlimit(kind, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+
+
+def _serve(gateway: socket.socket, limits: Limits, policies: Sequence[Policy]) -> bool:
+    """Scan one mail; False when the gateway has let us go."""
+    head, fds, _, _ = socket.recv_fds(gateway, FRAME.size, 1)
+    if len(head) < FRAME.size or not fds:
+        return False
+    _start_clocks(limits)
+    mail = MAIL.validate_json(_read(gateway, min(FRAME.unpack(head)[0], MAX_REQUEST)))
+    reply = SCANNED.dump_json(scan(mail, fds[0], limits, policies))
+    os.close(fds[0])
+    if len(reply) > MAX_REPLY:
+        reply = SCANNED.dump_json(Scanned(Content(unscannable="what the parser saw is too large to report")))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    gateway.sendall(FRAME.pack(len(reply)) + reply)
+    return True
+
+
+def _start_clocks(limits: Limits) -> None:
+    """End this process when one mail costs too much: by SIGXCPU after CPU time, by SIGALRM after wall time."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(used.ru_utime + used.ru_stime + limits.cpu) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+    signal.setitimer(signal.ITIMER_REAL, limits.timeout)
+
+
+def _read(gateway: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = gateway.recv(size - len(data))
+        if not piece:
+            raise EOFError("the gateway went away")
+        data += piece
+    return bytes(data)
+
+
+def scan(mail: Mail, fd: int, limits: Limits, policies: Sequence[Policy]) -> Scanned:
+    """Parse the message behind *fd* and run the pure filters of *policies* on it."""
+    size = os.fstat(fd).st_size
+    with mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else contextlib.nullcontext(b"") as data:
+        content = parse(data, limits)
+    found = think(replace(mail, content=content), policies)
+    parts = tuple(replace(part, text="") if part.text else part for part in content.parts)
+    return Scanned(replace(content, parts=parts), {name: tuple(findings) for name, findings in found.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""The bytes of a message -> `Content`. The only place that decodes MIME and archives; it runs in the confined child.
+
+A scanner of our own walks the bytes and keeps to its limits; what exceeds one makes the mail `unscannable`, and what
+contradicts the grammar becomes a defect. Nothing here trusts a name, a length or a type that the message declares.
+"""
+
+from __future__ import annotations
+
+import binascii
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from mmap import mmap
+
+from gateway.events import clean
+from gateway.model import Content, Part
+from gateway.pipeline.mime import (
+    Field,
+    Header,
+    boundary_of,
+    decode_text,
+    decode_words,
+    filenames,
+    media_type,
+    parameters,
+)
+from gateway.pipeline.sniff import PREFIX, sniff
+from gateway.stages import Content as ContentPolicy
+
+Buffer = bytes | mmap
+Limits = ContentPolicy.Settings
+
+_ENCODINGS = {"", "7bit", "8bit", "binary", "base64", "quoted-printable"}
+MAX_DEFECTS = 20
+
+
+class Unscannable(Exception):
+    """A limit of the parser is exceeded. The text says which, in our words."""
+
+
+def parse(data: Buffer, limits: Limits) -> Content:
+    """What *data*, a message with CRLF line ends, holds. Never raises for what the message says; see `unscannable`."""
+    scan = _Scan(data, limits)
+    try:
+        header = scan.header(0, len(data))
+    except Unscannable as error:
+        return Content(unscannable=str(error), size=len(data))
+    try:
+        scan.entity(header, 0, len(data), "", 0)
+    except Unscannable as error:
+        scan.unscannable = str(error)
+    except RecursionError:
+        scan.unscannable = "parts are nested too deeply"
+    return Content(
+        headers=tuple((field.name, clean(field.value, 16384)) for field in header.fields),
+        subject=clean(decode_words(header.first("subject")), 998),
+        parts=tuple(scan.parts),
+        defects=tuple(dict.fromkeys(scan.defects)),
+        unscannable=scan.unscannable,
+        size=len(data),
+    )
+
+
+@dataclass
+class _Scan:
+    """One walk through one message: what it found so far, and what is left of its limits."""
+
+    data: Buffer
+    limits: Limits
+    parts: list[Part] = field(default_factory=list)
+    defects: list[str] = field(default_factory=list)
+    unscannable: str = ""
+    members: int = 0
+    unpacked: int = 0
+
+    def defect(self, words: str) -> None:
+        if len(self.defects) < MAX_DEFECTS:
+            self.defects.append(words)
+
+    def header(self, start: int, end: int) -> Header:
+        """The header block of the entity at *start*; `Unscannable` where it is too large or has too many fields."""
+        if self.data[start : start + 2] == b"\r\n":
+            return Header((), start + 2)
+        stop = self.data.find(b"\r\n\r\n", start, min(end, start + self.limits.header_size + 4))
+        if stop < 0:
+            if end - start > self.limits.header_size:
+                raise Unscannable(f"a header is larger than {self.limits.header_size} octets")
+            stop = body = end
+        else:
+            body = stop + 4
+        fields = list(self._fields(bytes(self.data[start:stop])))
+        return Header(tuple(fields), body)
+
+    def _fields(self, block: bytes) -> Iterator[Field]:
+        lines = re.split(rb"\r\n(?![ \t])", block)
+        if len(lines) > self.limits.fields:
+            raise Unscannable(f"a header has more than {self.limits.fields} fields")
+        for line in lines:
+            name, colon, value = line.partition(b":")
+            if not line.strip():
+                continue
+            if not colon or not re.fullmatch(rb"[!-9;-~]+[ \t]*", name):
+                self.defect("a header line is no field")
+                continue
+            if name[-1:] in b" \t":
+                self.defect("white space stands before the colon of a field")
+            yield Field(name.rstrip().decode("ascii"), _text(value.replace(b"\r\n", b"").strip()))
+
+    def entity(self, header: Header, start: int, end: int, path: str, depth: int) -> None:
+        """Walk one entity, its header already read: a multipart, a message, or a leaf."""
+        if depth > self.limits.depth:
+            raise Unscannable(f"parts are nested more than {self.limits.depth} deep")
+        kind = self._media_type(header)
+        if kind.startswith("multipart/") and (boundary := boundary_of(header)):
+            self._multipart(header, boundary, end, path, depth)
+        elif kind == "message/rfc822" and self._encoding(header) not in {"base64", "quoted-printable"}:
+            self._add(Part(path or "1", kind, size=end - header.body, span=(start, end)), header)
+            self.entity(self.header(header.body, end), header.body, end, path or "1", depth + 1)
+        else:
+            if kind.startswith("multipart/"):
+                self.defect("a multipart has no usable boundary")
+            self._leaf(header, kind, start, end, path or "1")
+
+    def _media_type(self, header: Header) -> str:
+        if len(header.all("content-type")) > 1:
+            self.defect("a part has several Content-Type fields")
+        kind = media_type(header.first("content-type"))
+        if not kind and header.first("content-type"):
+            self.defect("a Content-Type cannot be read")
+        return kind or "text/plain"
+
+    def _encoding(self, header: Header) -> str:
+        declared = header.all("content-transfer-encoding")
+        if len(declared) > 1:
+            self.defect("a part has several Content-Transfer-Encoding fields")
+        encoding = declared[0].strip().lower() if declared else ""
+        if encoding not in _ENCODINGS:
+            self.defect("a Content-Transfer-Encoding is not known")
+        return encoding
+
+    def _multipart(self, header: Header, boundary: bytes, end: int, path: str, depth: int) -> None:
+        spans = self._between(boundary, header.body, end)
+        if not spans:
+            self.defect("a multipart has no parts")
+        for number, (start, stop) in enumerate(spans, 1):
+            inner = f"{path}.{number}" if path else str(number)
+            self.entity(self.header(start, stop), start, stop, inner, depth + 1)
+
+    def _between(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
+        """Start and end of each body part between the delimiter lines of *boundary* (RFC 2046 5.1.1)."""
+        delimiter = re.compile(rb"(?:\A|\r\n)--" + re.escape(boundary) + rb"(--)?[ \t]*(?:\r\n|\Z)")
+        spans: list[tuple[int, int]] = []
+        opened, position = -1, max(start - 2, 0)
+        while match := delimiter.search(self.data, position, end):
+            if opened >= 0:
+                spans.append((opened, max(match.start(), opened)))
+            if len(spans) > self.limits.parts:
+                raise Unscannable(f"there are more than {self.limits.parts} parts")
+            if match[1]:
+                return spans
+            # The CRLF that ends this delimiter may be the one that begins the next.
+            opened = match.end()
+            position = max(match.end() - 2, match.start() + 1)
+        if opened >= 0:
+            self.defect("a multipart is not closed")
+            spans.append((opened, end))
+        return spans
+
+    def _add(self, part: Part, header: Header) -> None:
+        """Add *part* once for each name that it is given: readers differ on which one they use."""
+        names = filenames(header) or [""]
+        if len(names) > 1:
+            self.defect("a part is given different names")
+        for name in names:
+            self._keep(replace(part, filename=clean(name, 1000)))
+
+    def _keep(self, part: Part) -> None:
+        if len(self.parts) >= self.limits.parts + self.limits.archive_members:
+            raise Unscannable(f"there are more than {self.limits.parts} parts")
+        self.parts.append(part)
+
+    def _leaf(self, header: Header, kind: str, start: int, end: int, path: str) -> None:
+        encoding = self._encoding(header)
+        size = end - header.body
+        first = self._decoded(encoding, header.body, min(end, header.body + 2 * PREFIX))[:PREFIX]
+        sniffed = sniff(first)
+        text = ""
+        if kind.startswith("text/"):
+            stop = min(end, header.body + 4 * self.limits.text_size)
+            raw = self._decoded(encoding, header.body, stop)[: self.limits.text_size]
+            text = decode_text(raw, parameters(header.first("content-type")).get("charset", ""))
+        self._add(Part(path, kind, "", sniffed, size, text=text, span=(start, end)), header)
+        if sniffed == "application/zip":
+            self._unzip(self._decoded(encoding, header.body, end), path, 1)
+        elif kind == "message/rfc822":
+            self._inner_message(self._decoded(encoding, header.body, end), path)
+
+    def _decoded(self, encoding: str, start: int, end: int) -> bytes:
+        raw = bytes(self.data[start:end])
+        if encoding == "base64":
+            return _base64(raw)
+        return binascii.a2b_qp(raw) if encoding == "quoted-printable" else raw
+
+    def _inner_message(self, data: bytes, path: str) -> None:
+        """A message that is itself encoded, against RFC 2046 5.2.1: read it all the same, as mail programs do."""
+        self.defect("an attached message is encoded")
+        inner = parse(data, self.limits)
+        for part in inner.parts:
+            self._keep(replace(part, path=f"{path}.{part.path}", span=None))
+        if inner.unscannable:
+            raise Unscannable(inner.unscannable)
+
+    def _unzip(self, data: bytes, path: str, depth: int) -> None:
+        """Add what the zip *data* holds; its members are opened only as far as `sniff` needs, archives in it whole."""
+        if depth > self.limits.archive_depth:
+            raise Unscannable(f"archives are nested more than {self.limits.archive_depth} deep")
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                for info in archive.infolist():
+                    self._member(archive, info, path, depth)
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OSError) as error:
+            raise Unscannable(f"the archive in part {path} cannot be read ({type(error).__name__})") from None
+
+    def _member(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, depth: int) -> None:
+        self.members += 1
+        if self.members > self.limits.archive_members:
+            raise Unscannable(f"archives hold more than {self.limits.archive_members} files")
+        encrypted = bool(info.flag_bits & 1)
+        name = clean(info.filename, 1000)
+        first = b"" if encrypted or info.is_dir() else self._unpacked(archive, info, PREFIX)
+        inner = f"{path}/{name}"
+        sniffed = sniff(first)
+        self._keep(Part(inner, "", name, sniffed, info.file_size, encrypted))
+        if sniffed == "application/zip":
+            left = self.limits.archive_size - self.unpacked
+            self._unzip(self._unpacked(archive, info, left + 1), inner, depth + 1)
+
+    def _unpacked(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
+        with archive.open(info) as member:
+            data = member.read(most)
+        self.unpacked += len(data)
+        if self.unpacked > self.limits.archive_size:
+            raise Unscannable(f"archives hold more than {self.limits.archive_size} octets")
+        return data
+
+
+def _base64(raw: bytes) -> bytes:
+    """Decode as mail programs do: characters outside the alphabet are passed over, a torn end is dropped."""
+    try:
+        return binascii.a2b_base64(raw)
+    except binascii.Error:
+        kept = re.sub(rb"[^A-Za-z0-9+/]", b"", raw)
+        whole = len(kept) - (len(kept) % 4 == 1)
+        return binascii.a2b_base64(kept[:whole] + b"=" * (-whole % 4))
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -1,0 +1,146 @@
+"""Verdicts -> what the store is to keep: drafts of messages, and one row for each recipient.
+
+Where one recipient takes the mail, those who would refuse it get it held, so no bounce is ever owed for spam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO, cast
+
+from gateway.model import Action, Direction, Found, ListenerKind, Mail, Notice, Recipient, State, Verdict, new_id
+from gateway.pipeline import actions, explain
+from gateway.pipeline.actions import Piece, Splice
+from gateway.store.messages import Draft, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One recipient with its verdict, and the account that it belongs to (empty: it goes on to another host)."""
+
+    recipient: Recipient
+    verdict: Verdict
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """The message as it lies in its unlinked file: `head` is its header block, which ends at `body_start`."""
+
+    file: BinaryIO
+    size: int
+    head: bytes
+    body_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What else goes into the record: our name, the time, the findings and the policies they were decided by."""
+
+    hostname: str
+    now: float
+    found: Found
+    version: str
+
+
+def drafts(
+    mail: Mail, spooled: Spooled, judged: Sequence[Judged], about: Circumstances
+) -> list[tuple[Draft, list[Row]]]:
+    """What to accept: the message as it came, and a variant for each set of parts that some get it without."""
+    plain: list[Row] = []
+    variants: dict[tuple[str, ...], list[Judged]] = {}
+    for one in judged:
+        parts = actions.parts_to_strip(one.verdict, mail.content) if one.verdict.action is Action.STRIP else []
+        if parts is None:
+            plain.append(_row(mail, replace(one, verdict=_unstrippable(one.verdict))))
+        elif parts:
+            variants.setdefault(tuple(part.path for part in parts), []).append(one)
+            plain.append(replace(_row(mail, one), state=State.HELD, notice=None))  # the original stays to be asked for
+        else:
+            plain.append(_row(mail, one))
+    made = [(_draft(mail, mail.id, spooled, about, spooled.head, [(spooled.body_start, spooled.size)]), plain)]
+    made += [_variant(mail, spooled, about, paths, group) for paths, group in variants.items()]
+    return made
+
+
+def _variant(
+    mail: Mail, spooled: Spooled, about: Circumstances, paths: Sequence[str], group: Sequence[Judged]
+) -> tuple[Draft, list[Row]]:
+    parts = [next(part for part in mail.content.parts if part.path == path and part.span) for path in paths]
+    head, pieces = actions.stripped(spooled.head, spooled.body_start, spooled.size, parts, mail.id)
+    draft = _draft(mail, new_id(), spooled, about, head, pieces)
+    return draft, [_row(mail, one) for one in group]
+
+
+def _unstrippable(verdict: Verdict) -> Verdict:
+    """Strip where nothing can be cut out is quarantine: the stricter neighbour, never the milder."""
+    sentence = f"held because what should be stripped is no part that can be cut out; {verdict.sentence}"
+    return replace(verdict, action=Action.QUARANTINE, sentence=sentence)
+
+
+def _row(mail: Mail, one: Judged) -> Row:
+    state = State.MAILBOX if one.mailbox else State.QUEUED
+    if one.verdict.action in {Action.QUARANTINE, Action.REJECT}:
+        state = State.HELD
+    top = actions.mailbox_fields(mail.envelope.sender, one.recipient.address) if one.mailbox else b""
+    header = top + actions.verdict_fields(mail.id, one.verdict)
+    told = state is State.MAILBOX and "SUCCESS" in one.recipient.notify and mail.envelope.sender
+    return Row(one.recipient, state, one.mailbox, header, one.verdict, Notice.DELIVERED if told else None)
+
+
+def _draft(
+    mail: Mail, mail_id: str, spooled: Spooled, about: Circumstances, head: bytes, pieces: Sequence[Piece]
+) -> Draft:
+    header = b"".join(_on_top(mail, about)) + actions.genuine(head, about.hostname) + _completed(mail, about, head)
+    body = Splice(spooled.file, pieces)
+    return Draft(
+        id=mail_id,
+        received_at=about.now,
+        session=mail.session,
+        envelope=mail.envelope,
+        header=header,
+        body=cast("BinaryIO", body),
+        size=len(header) + body.size,
+        subject=mail.content.subject,
+        header_from=next(iter(mail.content.values("from")), "")[:998],
+        header_message_id=next(iter(mail.content.values("message-id")), "")[:998],
+        evidence=evidence(mail, about),
+    )
+
+
+def _on_top(mail: Mail, about: Circumstances) -> Iterator[bytes]:
+    yield actions.received(mail.session, mail.envelope, mail.id, about.hostname, about.now)
+    if mail.session.direction is Direction.INBOUND:
+        yield actions.authentication_results(about.hostname, mail.envelope, mail.session, about.found)
+    yield f"X-Gatepost-Id: {mail.id}\r\n".encode()
+
+
+def _completed(mail: Mail, about: Circumstances, head: bytes) -> bytes:
+    if mail.session.kind is not ListenerKind.SUBMISSION:
+        return b""
+    return actions.completion(head, mail.id, about.hostname, about.now)
+
+
+def evidence(mail: Mail, about: Circumstances) -> Mapping[str, object]:
+    """What stays of the mail when its bytes are gone: enough to explain the verdict, and to decide again."""
+    session, envelope = mail.session, mail.envelope
+    return {
+        "session": {
+            "peer": str(session.peer),
+            "listener": session.listener,
+            "kind": session.kind.value,
+            "helo": session.helo,
+            "tls": session.tls,
+            "user": session.user,
+        },
+        "direction": session.direction.value,
+        "envelope": {"sender": envelope.sender, "recipients": [r.address for r in envelope.recipients]},
+        "policies": about.version,
+        "found": explain.as_facts(about.found),
+        "content": {
+            "parts": [[p.path, p.media_type, p.filename, p.sniffed, p.size] for p in mail.content.parts[:50]],
+            "defects": list(mail.content.defects),
+            "unscannable": mail.content.unscannable,
+        },
+    }

@@ -1,0 +1,119 @@
+"""A verdict in one sentence, with what would have changed it. The same text stands in the log, the CLI, and on pages.
+
+The counterfactual is not guessed: the policies decide again without the findings in question, or from which score on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gateway.model import ERROR, Action, Finding, Found, Mail, Reason, Verdict
+from gateway.pipeline.policy import Policies
+
+WORDS = {
+    Action.ACCEPT: "delivered",
+    Action.TAG: "delivered with a tag",
+    Action.STRIP: "delivered without the parts in question",
+    Action.QUARANTINE: "held",
+    Action.DEFER: "deferred",
+    Action.REJECT: "rejected",
+}
+MAX_NAMED = 3
+
+
+def judge(policies: Policies, found: Found, mail: Mail, recipient: str) -> Verdict:
+    """The verdict for *recipient*, explained."""
+    verdict = policies.decide(found, mail, recipient)
+    return replace(verdict, sentence=sentence(policies, found, mail, recipient, verdict))
+
+
+def sentence(policies: Policies, found: Found, mail: Mail, recipient: str, verdict: Verdict) -> str:
+    """Why *verdict* is as it is, and what would have made it milder (or, for mail let through, stricter)."""
+    decisive = [reason for reason in verdict.reasons if reason.effect is verdict.action]
+    if verdict.action is Action.ACCEPT or not (decisive or _by_score(policies, verdict)):
+        return f"{WORDS[verdict.action]}: {_nothing_against(verdict)}{_distance(policies, verdict)}"
+    if decisive:
+        return (
+            f"{WORDS[verdict.action]} because {_named(decisive)}; "
+            f"without {_files(policies, decisive)} {_otherwise(policies, found, mail, recipient, verdict, decisive)}"
+        )
+    weighty = sorted((r for r in verdict.reasons if _points(r) > 0), key=_points, reverse=True)
+    limit = policies.stages.score.reject if verdict.action is Action.REJECT else policies.stages.score.quarantine
+    return (
+        f"{WORDS[verdict.action]} because the score {verdict.score:.1f} reaches {limit:g} "
+        f"(score.toml {'reject' if verdict.action is Action.REJECT else 'quarantine'}): {_named(weighty)}; "
+        f"without {_files(policies, weighty[:1])} {_otherwise(policies, found, mail, recipient, verdict, weighty[:1])}"
+    )
+
+
+def _by_score(policies: Policies, verdict: Verdict) -> bool:
+    return policies.stages.score.action(verdict.score) is verdict.action
+
+
+def _points(reason: Reason) -> float:
+    return 0.0 if isinstance(reason.effect, Action) else reason.effect
+
+
+def _named(reasons: Sequence[Reason]) -> str:
+    """The findings as clauses: "attachments says executable (invoice.exe in part 2)"."""
+    named = "; ".join(dict.fromkeys(map(_clause, reasons[:MAX_NAMED])))
+    more = len(reasons) - MAX_NAMED
+    return f"{named}; and {more} more" if more > 0 else named
+
+
+def _clause(reason: Reason) -> str:
+    finding = reason.finding
+    verb = "could not tell" if finding.code == ERROR else f"says {finding.code}"
+    about = ", ".join(filter(None, (finding.detail, f"part {finding.part}" if finding.part else "")))
+    points = "" if isinstance(reason.effect, Action) else f" {reason.effect:+.1f}"
+    return f"{reason.filter} {verb}{points}{f' ({about})' if about else ''}"
+
+
+def _files(policies: Policies, reasons: Sequence[Reason]) -> str:
+    keys = dict.fromkeys(f"{policies.by_name[r.filter].file} `{r.finding.code}`" for r in reasons)
+    return " and ".join(list(keys)[:MAX_NAMED]) + (" …" if len(keys) > MAX_NAMED else "")
+
+
+def _otherwise(
+    policies: Policies, found: Found, mail: Mail, recipient: str, verdict: Verdict, without: Sequence[Reason]
+) -> str:
+    """What the policies say when no finding of the same filter and code as one of *without* is there."""
+    gone = {(reason.filter, reason.finding.code) for reason in without}
+    rest = {name: [f for f in findings if (name, f.code) not in gone] for name, findings in found.items()}
+    other = policies.decide(rest, mail, recipient)
+    still = "still " if other.action is verdict.action else ""
+    return f"it would {still}have been {WORDS[other.action]}"
+
+
+def _nothing_against(verdict: Verdict) -> str:
+    tagged = [reason for reason in verdict.reasons if reason.effect is verdict.action]
+    if tagged:
+        return _named(tagged)
+    counted = [reason for reason in verdict.reasons if _points(reason)]
+    return (
+        _named(sorted(counted, key=lambda r: abs(_points(r)), reverse=True))
+        if counted
+        else "nothing was found against it"
+    )
+
+
+def _distance(policies: Policies, verdict: Verdict) -> str:
+    score = policies.stages.score
+    return f"; score {verdict.score:.1f}, held from {score.quarantine:g} on (score.toml quarantine)"
+
+
+def reference(verdict: Verdict) -> str:
+    """The decisive filter and code in our own words ("attachments/executable"), fit for an SMTP reply."""
+    decisive = next((reason for reason in verdict.reasons if reason.effect is verdict.action), None)
+    return f"{decisive.filter}/{decisive.finding.code}" if decisive else "score"
+
+
+def as_facts(found: Found) -> dict[str, list[dict[str, object]]]:
+    """*found* as JSON-able evidence."""
+    return {name: [_fact(finding) for finding in findings] for name, findings in found.items()}
+
+
+def _fact(finding: Finding) -> dict[str, object]:
+    fact = {"code": finding.code, "detail": finding.detail, "part": finding.part, "facts": list(finding.facts)}
+    return {key: value for key, value in fact.items() if value}

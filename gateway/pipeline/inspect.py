@@ -1,0 +1,106 @@
+"""Ask the asking filters of one stage, and collect what they find.
+
+Filters that do not read each other's findings run at the same time. A filter that raises, hangs or reports a code that
+it never declared becomes a finding itself, with the code "error": its policy has to say what that means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from graphlib import TopologicalSorter
+from typing import cast
+
+from gateway import events
+from gateway.model import ERROR, AskingFilter, Finding, Found, Mail, PureFilter, Stage, Temporary
+from gateway.pipeline.policy import Policies, Policy
+
+MAX_FINDINGS = 20
+"""Findings of one filter and one code that are kept: a mail with 500 bad attachments is bad enough with 20."""
+
+
+async def ask(mail: Mail, stage: Stage, policies: Policies, known: Found) -> Found:
+    """Return what was *known* with everything that the asking filters of *stage* find."""
+    found = dict(known)
+    for wave in waves(policies.asking(stage)):
+        answers = await asyncio.gather(*(_ask(policy, mail, found) for policy in wave))
+        found |= {policy.name: findings for policy, findings in zip(wave, answers, strict=True) if findings}
+    return found
+
+
+def waves(policies: Iterable[Policy]) -> Iterator[list[Policy]]:
+    """Group *policies* so that each filter comes later than those whose findings it reads."""
+    by_name = {policy.name: policy for policy in policies}
+    order = TopologicalSorter({name: _after(policy) & by_name.keys() for name, policy in by_name.items()})
+    order.prepare()
+    while ready := order.get_ready():
+        yield [by_name[name] for name in ready]
+        order.done(*ready)
+
+
+def _after(policy: Policy) -> frozenset[str]:
+    return policy.filter.after if policy.filter is not None else frozenset()
+
+
+async def _ask(policy: Policy, mail: Mail, found: Found) -> Sequence[Finding]:
+    check = cast("AskingFilter", policy.filter).check
+    try:
+        async with asyncio.timeout(policy.timeout):
+            return declared(policy, await check(mail, found))
+    except Exception as error:  # noqa: BLE001  whatever a filter does, it is a finding and not the end of the mail
+        return [_failed(policy, mail, error)]
+
+
+def think(mail: Mail, policies: Iterable[Policy]) -> Found:
+    """Return what the pure filters among *policies* find. Runs in the confined child, after the parser."""
+    found: dict[str, Sequence[Finding]] = {}
+    for wave in waves(policies):
+        for policy in wave:
+            if findings := _think(policy, partial(cast("PureFilter", policy.filter).check, mail, found), mail):
+                found[policy.name] = findings
+    return found
+
+
+def _think(policy: Policy, check: Callable[[], Sequence[Finding]], mail: Mail) -> Sequence[Finding]:
+    try:
+        return declared(policy, check())
+    except MemoryError:
+        raise  # the limit of the whole child, not a fault of this filter
+    except Exception as error:  # noqa: BLE001  see `_ask`
+        return [_failed(policy, mail, error)]
+
+
+def declared(policy: Policy, findings: Sequence[Finding]) -> list[Finding]:
+    """*findings* made safe to show; `LookupError` where one has a code that the filter never declared."""
+    codes = cast("PureFilter", policy.filter).codes | {ERROR}
+    if strangers := {finding.code for finding in findings} - codes:
+        raise LookupError(f"undeclared findings: {sorted(strangers)}")
+    seen: Counter[str] = Counter()
+    kept = []
+    for finding in findings:
+        seen[finding.code] += 1
+        if seen[finding.code] <= MAX_FINDINGS:
+            kept.append(tidy(finding))
+    return kept
+
+
+def tidy(finding: Finding) -> Finding:
+    """*finding* with its texts on one line, capped, and free of control characters: they may be a stranger's."""
+    return replace(
+        finding,
+        detail=events.clean(finding.detail, 300),
+        part=events.clean(finding.part, 200),
+        facts=tuple(events.clean(fact, 500) for fact in finding.facts[:40]),
+    )
+
+
+def _failed(policy: Policy, mail: Mail, error: Exception) -> Finding:
+    if isinstance(error, TimeoutError):
+        return tidy(Finding(ERROR, f"no answer within {policy.timeout:g} s"))
+    if isinstance(error, Temporary):
+        return tidy(Finding(ERROR, str(error)))
+    events.failure(f"filters/{policy.name}.py", error, id=mail.id)
+    return tidy(Finding(ERROR, f"{type(error).__name__} in filters/{policy.name}.py"))

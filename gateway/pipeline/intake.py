@@ -1,0 +1,190 @@
+"""The door between the dialogs and the rest: what all sessions of one process share.
+
+The policies in force and the confined workers that belong to them, swapped together; the keeping of what was judged;
+and the way in for notices of our own. The only caller of `store.messages.accept`. `Visit` has one session's questions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from ipaddress import ip_address
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import Connection
+from watchfiles import awatch
+
+from gateway import accounts, events
+from gateway import routes as ways
+from gateway.accounts import Authenticator
+from gateway.config import SHIPPED_POLICIES
+from gateway.model import Dns, Envelope, ListenerKind, Mail, Recipient, Session, Shared, State, Temporary, Tools, new_id
+from gateway.pipeline import policy
+from gateway.pipeline.confined import Scanned
+from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
+from gateway.pipeline.policy import Policies
+from gateway.pipeline.sandbox import Sandbox
+from gateway.pipeline.visit import Visit
+from gateway.stages import Edge, Stages
+from gateway.store import messages
+from gateway.store.engine import Store
+from gateway.store.messages import Draft, Row
+from gateway.toml import FaultyFiles
+
+__all__ = ["OK", "Explained", "Intake", "Kind", "Outcome", "Visit"]
+
+
+class Intake:
+    """One for each process that takes in mail. Raises `FaultyFiles` where a policy cannot be used."""
+
+    def __init__(
+        self,
+        store: Store,
+        authenticator: Authenticator,
+        dns: Dns,
+        state: Shared,
+        *,
+        hostname: str,
+        configured: Path | None = None,
+    ) -> None:
+        """*configured* is the folder of the site's own policies, which replace the shipped ones file by file."""
+        self.store = store
+        self.authenticator = authenticator
+        self.hostname = hostname
+        self._configured = configured
+        self._in_hand: dict[str, BinaryIO] = {}
+        self._tools = Tools(dns, state, hostname, self._open)
+        self._processes = 0
+        self._sandbox: Sandbox | None = None
+        self._swapping = asyncio.Lock()
+        self.policies: Policies = policy.load(configured, self._tools)
+
+    @property
+    def stages(self) -> Stages:
+        """The stage policies in force now."""
+        return self.policies.stages
+
+    @property
+    def edge(self) -> Edge:
+        """The limits of the SMTP edge in force now."""
+        return self.policies.stages.edge
+
+    async def start(self, processes: int) -> None:
+        """Start *processes* confined workers; needed before `scan`. Raises `Temporary` where they do not start."""
+        self._processes = processes
+        self._sandbox = await Sandbox(self.policies, processes).start()
+        events.policies_loaded([*self.policies.by_name])
+
+    async def close(self) -> None:
+        """End the confined workers."""
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            await sandbox.close()
+
+    def visit(self) -> Visit:
+        """The memory of a new session."""
+        return Visit(self)
+
+    async def reload(self) -> bool:
+        """Put the policies as they are on disk in force, all or none; False, and a line in the log, for faulty ones."""
+        async with self._swapping:
+            try:
+                policies = await asyncio.to_thread(policy.load, self._configured, self._tools)
+            except FaultyFiles as error:
+                events.policies_refused([str(fault) for fault in error.faults])
+                return False
+            if policies.version != self.policies.version:
+                await self._swap(policies)
+            return True
+
+    async def _swap(self, policies: Policies) -> None:
+        old, new = self._sandbox, None
+        if old is not None:
+            try:
+                new = await Sandbox(policies, self._processes).start()
+            except Temporary as error:
+                events.failure("reload", error)
+                return
+        self.policies, self._sandbox = policies, new
+        events.policies_loaded([*policies.by_name])
+        if old is not None:
+            await old.retire()
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Reload whenever a policy file changes, until *stop*."""
+        folders = [folder for folder in (SHIPPED_POLICIES, self._configured) if folder is not None]
+        async for _ in awatch(*folders, stop_event=stop, recursive=False):
+            await self.reload()
+
+    async def scan(self, mail: Mail, message: BinaryIO) -> Scanned:
+        """What the confined parser and the pure filters see in *message*."""
+        if self._sandbox is None:
+            raise Temporary("the confined parser is not started")
+        return await self._sandbox.scan(mail, message)
+
+    @contextlib.contextmanager
+    def lent(self, mail: Mail, message: BinaryIO) -> Iterator[None]:
+        """While this lasts, filters can open the bytes of *mail* through their tools."""
+        self._in_hand[mail.id] = message
+        try:
+            yield
+        finally:
+            del self._in_hand[mail.id]
+
+    def _open(self, mail: Mail) -> BinaryIO:
+        """The message of *mail*, as a file with a position of its own."""
+        message = self._in_hand[mail.id]
+        return Path(f"/proc/self/fd/{message.fileno()}").open("rb")
+
+    async def keep(self, drafts: Sequence[tuple[Draft, Sequence[Row]]]) -> None:
+        """Accept *drafts* in one transaction. Its return is the instant at which the mail becomes ours to keep."""
+
+        def accept(conn: Connection) -> None:
+            for draft, rows in drafts:
+                messages.accept(conn, draft, rows)
+
+        await self.store.write(accept)
+        self.store.ring()
+
+    async def notify(self, dsn: bytes, recipient: Recipient, settle: Callable[[Connection], None]) -> str:
+        """Take in a notice of our own from the null sender, with *settle* in the same transaction. Returns its id."""
+        draft = _notice_draft(dsn, recipient)
+
+        def accept(conn: Connection) -> None:
+            if (row := self._notice_row(conn, recipient)) is not None:
+                messages.accept(conn, draft, [row])
+            settle(conn)
+
+        await self.store.write(accept)
+        self.store.ring()
+        return draft.id
+
+    def _notice_row(self, conn: Connection, recipient: Recipient) -> Row | None:
+        """The row of a notice; None where its recipient is a mailbox of ours that is gone: nobody is left to tell."""
+        if not ways.is_local(self.stages.routes, recipient.address.rpartition("@")[2]):
+            return Row(recipient, State.QUEUED)
+        mailbox = accounts.mailbox_of(conn, recipient.address)
+        header = f"Return-Path: <>\r\nDelivered-To: {recipient.address}\r\n".encode()
+        return Row(recipient, State.MAILBOX, mailbox, header) if mailbox else None
+
+
+def _notice_draft(dsn: bytes, recipient: Recipient) -> Draft:
+    session = Session(ip_address("127.0.0.1"), "notices", ListenerKind.RELAY)
+    envelope = Envelope("", (recipient,), eight_bit=not dsn.isascii(), smtputf8=not recipient.address.isascii())
+    return Draft(
+        id=new_id(),
+        received_at=time.time(),
+        session=session,
+        envelope=envelope,
+        header=b"",
+        body=BytesIO(dsn),
+        size=len(dsn),
+        subject="Delivery status notification",
+        header_from="MAILER-DAEMON",
+        header_message_id="",
+        evidence={"session": {"listener": "notices"}, "direction": session.direction.value},
+    )

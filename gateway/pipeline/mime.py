@@ -1,0 +1,115 @@
+"""The grammar of MIME header fields (RFC 2045, 2047, 2183, 2231), read tolerantly and within bounds. No bodies."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+MAX_VALUE = 16384
+MAX_PARAMETERS = 50
+MAX_WORDS = 200
+
+_CODECS = re.compile(
+    r"(?:us-)?ascii|utf-?8|iso-8859-\d{1,2}|latin-?1|windows-125\d|cp125\d|koi8-[ru]|gb2312|gbk|gb18030|big5"
+    r"|euc-(?:jp|kr)|iso-2022-(?:jp|kr)|shift_jis"
+)
+_WORD = re.compile(r"=\?([A-Za-z0-9_-]{1,40})(?:\*[A-Za-z-]{1,20})?\?([BbQq])\?([^? ]{0,1000})\?=")
+_PARAMETER = re.compile(r';\s*([^\s=;"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
+_SECTION = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One header field, unfolded."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The fields of an entity; `body` is the offset at which its body begins."""
+
+    fields: tuple[Field, ...]
+    body: int
+
+    def all(self, name: str) -> list[str]:
+        """Every value of the field *name* (lower case), in order."""
+        return [field.value for field in self.fields if field.name.lower() == name]
+
+    def first(self, name: str) -> str:
+        """The first value of the field *name*, or ""."""
+        return next(iter(self.all(name)), "")
+
+
+def media_type(value: str) -> str:
+    """The type and subtype of a Content-Type value in lower case, or "" where it has none."""
+    match = re.match(r"\s*([A-Za-z0-9!#$&^_.+-]{1,80})/([A-Za-z0-9!#$&^_.+-]{1,80})", value)
+    return f"{match[1]}/{match[2]}".lower() if match else ""
+
+
+def parameters(value: str) -> dict[str, str]:
+    """The parameters of a Content-Type or Content-Disposition value, the forms of RFC 2231 joined; the first wins."""
+    pieces: dict[str, dict[int, tuple[str, bool]]] = {}
+    for name, raw in _PARAMETER.findall(value[:MAX_VALUE])[:MAX_PARAMETERS]:
+        if section := _SECTION.fullmatch(name.lower()):
+            place = int(section[2]) if section[2] else 0
+            pieces.setdefault(section[1], {}).setdefault(place, (_unquoted(raw), bool(section[3])))
+    return {name: _joined(parts) for name, parts in pieces.items()}
+
+
+def _unquoted(raw: str) -> str:
+    raw = raw.strip()
+    return re.sub(r"\\(.)", r"\1", raw[1:-1]) if len(raw) > 1 and raw[0] == raw[-1] == '"' else raw
+
+
+def _joined(parts: dict[int, tuple[str, bool]]) -> str:
+    """Put the sections of one parameter together (RFC 2231 3, 4): an extended first one names the charset."""
+    charset, joined = "utf-8", b""
+    for place in sorted(parts):
+        text, extended = parts[place]
+        if extended and place == min(parts) and text.count("'") >= 2:
+            charset, _, text = text.split("'", 2)
+        joined += unquote_to_bytes(text) if extended else text.encode("utf-8", "replace")
+    return decode_text(joined, charset)
+
+
+def decode_text(raw: bytes, charset: str) -> str:
+    """*raw* by a codec of the allow-list, or as UTF-8 where *charset* names another; never raises."""
+    codec = charset.strip().lower()
+    try:
+        return raw.decode(codec if _CODECS.fullmatch(codec) else "utf-8", "replace")
+    except LookupError:  # iso-8859-99 is of the right shape, but there is no such codec
+        return raw.decode("utf-8", "replace")
+
+
+def boundary_of(header: Header) -> bytes:
+    """The boundary of a multipart as octets, or b"" where it has none that can be used (RFC 2046 5.1.1)."""
+    boundary = parameters(header.first("content-type")).get("boundary", "").rstrip()
+    return boundary.encode("utf-8") if 0 < len(boundary) <= 200 else b""
+
+
+def filenames(header: Header) -> list[str]:
+    """Every distinct name that the fields give to a part: one, if all is well."""
+    named = [parameters(value).get("filename", "") for value in header.all("content-disposition")]
+    named += [parameters(value).get("name", "") for value in header.all("content-type")]
+    return list(dict.fromkeys(decode_words(name) for name in named if name))
+
+
+def decode_words(value: str) -> str:
+    """*value* with its encoded words decoded (RFC 2047), the white space between two of them gone."""
+    if "=?" not in value:
+        return value
+    joined = re.sub(r"(\?=)\s+(=\?)", r"\1\2", value[:MAX_VALUE])
+    return _WORD.sub(lambda match: _word(match[1], match[2], match[3]), joined, count=MAX_WORDS)
+
+
+def _word(charset: str, encoding: str, text: str) -> str:
+    try:
+        if encoding in "Bb":
+            return decode_text(binascii.a2b_base64(text + "=" * (-len(text) % 4)), charset)
+        return decode_text(binascii.a2b_qp(text, header=True), charset)
+    except (binascii.Error, ValueError):
+        return text

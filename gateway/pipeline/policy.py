@@ -1,0 +1,257 @@
+"""Policies decide. One TOML file binds one filter and says what its findings do.
+
+    policies/spf.toml  <->  filters/spf.py  <->  tests/filters/test_spf.py
+
+A finding leads to a word (an action) or to a number (an amount of score). Every code that a filter can report, and
+"error", must be decided in its file: a set of policies with a gap or a fault does not load, and says all that is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import inspect
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from gateway import stages, toml
+from gateway.config import Networks
+from gateway.model import ERROR, Action, AskingFilter, Finding, Found, Mail, PureFilter, Reason, Stage, Tools, Verdict
+from gateway.stages import STAGE_FILES, Stages
+from gateway.toml import Duration, Fault, FaultyFiles, List, Table
+
+CONTENT = "content"
+"""The one policy with actions but without a filter: what the confined parser says of a mail that it cannot read."""
+
+_WORDS = {action.value: action for action in Action}
+
+
+def _effect(value: object) -> object:
+    if isinstance(value, Action):
+        return value
+    if isinstance(value, str) and value in _WORDS:
+        return _WORDS[value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise ValueError(f"an effect is a finite number (score) or one of: {', '.join(_WORDS)}")
+
+
+Effect = Annotated[Action | float, BeforeValidator(_effect)]
+
+
+class Rule(Table):
+    """What codes lead to, for the mail that all given patterns match. An empty pattern matches everything."""
+
+    recipients: List[str] = ()
+    senders: List[str] = ()
+    peers: Networks = ()
+    users: List[str] = ()
+    direction: Literal["", "inbound", "outbound"] = ""
+    actions: dict[str, Effect]
+
+    def covers(self, mail: Mail, recipient: str) -> bool:
+        """Whether this rule is for *mail* on its way to *recipient*."""
+        return (
+            (not self.direction or self.direction == mail.session.direction.value)
+            and _matches(self.recipients, recipient)
+            and _matches(self.senders, mail.envelope.sender)
+            and _matches(self.users, mail.session.user)
+            and (not self.peers or any(mail.session.peer in network for network in self.peers))
+        )
+
+
+def _matches(patterns: tuple[str, ...], value: str) -> bool:
+    lowered = value.lower()
+    return not patterns or any(fnmatchcase(lowered, pattern.lower()) for pattern in patterns)
+
+
+class PolicyFile(Table):
+    """The shape of a filter's policy file."""
+
+    timeout: Duration = 10.0
+    settings: dict[str, Any] = Field(default_factory=dict)
+    actions: dict[str, Effect]
+    exceptions: List[Rule] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One filter, ready to run, with its rules: exceptions in their order, then what holds for all.
+
+    `filter` is None for `content` alone. `pure` filters think about content only, and so run in the confined child,
+    which builds them from `settings` (JSON).
+    """
+
+    name: str
+    file: str
+    filter: PureFilter | AskingFilter | None
+    timeout: float
+    rules: tuple[Rule, ...]
+    pure: bool = False
+    settings: str = "{}"
+
+    def effect(self, finding: Finding, mail: Mail, recipient: str) -> Action | float:
+        """What *finding* leads to for this *recipient*: the first rule that covers it and names its code."""
+        return next(
+            rule.actions[finding.code]
+            for rule in self.rules
+            if finding.code in rule.actions and rule.covers(mail, recipient)
+        )
+
+
+@dataclass(frozen=True)
+class Policies:
+    """All policy files, loaded and checked: one set, swapped as a whole. `version` names exactly these texts."""
+
+    stages: Stages
+    by_name: Mapping[str, Policy]
+    version: str
+
+    @cached_property
+    def pure(self) -> tuple[Policy, ...]:
+        """The policies whose filters run in the confined child."""
+        return tuple(policy for policy in self.by_name.values() if policy.pure)
+
+    def asking(self, stage: Stage) -> list[Policy]:
+        """The policies whose filters ask the world at *stage*."""
+        return [p for p in self.by_name.values() if p.filter is not None and not p.pure and p.filter.stage is stage]
+
+    def decide(self, found: Found, mail: Mail, recipient: str) -> Verdict:
+        """Weigh what was *found* for one recipient. Pure: same facts, same verdict. The sentence is `explain`'s."""
+        reasons = tuple(
+            Reason(name, finding, self.by_name[name].effect(finding, mail, recipient))
+            for name, findings in found.items()
+            for finding in findings
+        )
+        score = math.fsum(reason.effect for reason in reasons if not isinstance(reason.effect, Action))
+        words = [reason.effect for reason in reasons if isinstance(reason.effect, Action)]
+        return Verdict(Action.strictest(self.stages.score.action(score), *words), score, reasons)
+
+
+def load(configured: Path | None, tools: Tools | None) -> Policies:
+    """Read every policy file in force, or raise `FaultyFiles` with every fault in all of them.
+
+    Without *tools* the set can be checked and can decide, but its asking filters cannot be run.
+    """
+    faults: list[Fault] = []
+    tables: dict[str, Table] = {}
+    policies: dict[str, Policy] = {}
+    digest = hashlib.sha256()
+    for stem, path in stages.files(configured).items():
+        try:
+            table, text = toml.read(path)
+            digest.update(f"{stem}\0{text}\0".encode())
+            if stem in STAGE_FILES:
+                tables[stem] = toml.validated(STAGE_FILES[stem], table, path, text)
+            elif stem == CONTENT:
+                tables[stem], policies[stem] = _content(table, path, text)
+            else:
+                policies[stem] = _bind(stem, table, path, text, tools)
+        except FaultyFiles as error:
+            faults += error.faults
+    faults += _order_faults(policies)
+    if faults:
+        raise FaultyFiles(faults)
+    return Policies(Stages.model_validate(tables), policies, digest.hexdigest()[:12])
+
+
+def _content(table: dict[str, Any], path: Path, text: str) -> tuple[Table, Policy]:
+    file = toml.validated(PolicyFile, table, path, text)
+    settings = toml.validated(stages.Content, {"settings": file.settings}, path, text)
+    rules = _rules(file, frozenset({"unscannable"}), path, text)
+    return settings, Policy(CONTENT, path.name, None, file.timeout, rules)
+
+
+def _bind(name: str, table: dict[str, Any], path: Path, text: str, tools: Tools | None) -> Policy:
+    module = _module(name, path)
+    file = toml.validated(PolicyFile, table, path, text)
+    asking = inspect.iscoroutinefunction(module.Filter.check)
+    settings = _settings(module.Settings, file.settings, path, text)
+    rules = _rules(file, module.Filter.codes, path, text)
+    try:
+        arguments = (settings, tools) if asking else (settings,)
+        filter_ = module.Filter if asking and tools is None else module.Filter(*arguments)
+    except ValueError as error:
+        raise FaultyFiles([Fault(str(path), toml.line_of(text, ("settings",)), "settings", str(error))]) from None
+    return Policy(name, path.name, filter_, file.timeout, rules, not asking, json.dumps(file.settings))
+
+
+def _module(name: str, path: Path) -> Any:
+    known = sorted(p.stem for p in (Path(__file__).parents[2] / "filters").glob("[a-z]*.py"))
+    if name not in known:
+        cure = toml.suggestion(name, [*known, *STAGE_FILES, CONTENT])
+        raise FaultyFiles([Fault(str(path), 0, "", f"there is no filter and no stage named {name}", cure)])
+    return importlib.import_module(f"filters.{name}")
+
+
+def _settings(kind: type[Any], table: dict[str, Any], path: Path, text: str) -> Any:
+    """*table* as the filter's own `Settings`, by way of JSON: so a list becomes a tuple, and nothing else bends."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    faults = [
+        Fault(str(path), toml.line_of(text, ("settings", key)), f"settings.{key}", "is not a known setting", cure)
+        for key in table.keys() - known
+        for cure in [toml.suggestion(key, known)]
+    ]
+    if faults:
+        raise FaultyFiles(faults)
+    try:
+        return build_settings(kind, json.dumps(table, allow_nan=False))
+    except ValidationError as error:
+        problems = [(("settings", *item["loc"]), str(item["msg"])) for item in error.errors(include_url=False)]
+    except (TypeError, ValueError) as error:
+        problems = [(("settings",), str(error))]
+    raise FaultyFiles(
+        [Fault(str(path), toml.line_of(text, place), ".".join(map(str, place)), words) for place, words in problems]
+    )
+
+
+def build_settings(kind: type[Any], settings: str) -> Any:
+    """A filter's `Settings` from JSON, strictly."""
+    return TypeAdapter(kind).validate_json(settings, strict=True)
+
+
+def _rules(file: PolicyFile, codes: frozenset[str], path: Path, text: str) -> tuple[Rule, ...]:
+    """The rules of *file*, or faults for each undecided and each unknown code."""
+    decidable = codes | {ERROR}
+    faults = [
+        Fault(
+            str(path), toml.line_of(text, ("actions",)), f"actions.{code}", "is undecided", f'add e.g. {code} = "tag"'
+        )
+        for code in sorted(decidable - file.actions.keys())
+    ]
+    tables: Iterator[tuple[tuple[str | int, ...], dict[str, Any]]] = iter(
+        [
+            (("actions",), file.actions),
+            *((("exceptions", i, "actions"), r.actions) for i, r in enumerate(file.exceptions)),
+        ]
+    )
+    for place, actions in tables:
+        for code in sorted(actions.keys() - decidable):
+            key = (*place, code)
+            cure = toml.suggestion(code, decidable)
+            faults.append(Fault(str(path), toml.line_of(text, key), ".".join(map(str, key)), "no such finding", cure))
+    if faults:
+        raise FaultyFiles(faults)
+    return (*file.exceptions, Rule(actions=file.actions))
+
+
+def _order_faults(policies: Mapping[str, Policy]) -> list[Fault]:
+    """A pure filter that reads an asking one could never be answered: the child comes first."""
+    return [
+        Fault(
+            policy.file, 0, "", f"filters/{policy.name}.py is pure but reads the asking filter {name}", "make it async"
+        )
+        for policy in policies.values()
+        if policy.pure and policy.filter is not None
+        for name in policy.filter.after
+        if name in policies and not policies[name].pure
+    ]

@@ -1,0 +1,247 @@
+"""One session's questions: what is asked at each command, and what was found so far.
+
+What is found at connect and at MAIL is decided at RCPT, where the policies' exceptions for recipients can be heard.
+Whoever cannot be answered gets `unavailable` or `deferred`; nobody gets in by a failure of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, BinaryIO
+
+from gateway import accounts, events
+from gateway import routes as ways
+from gateway.model import (
+    Action,
+    Direction,
+    Envelope,
+    Finding,
+    Found,
+    Mail,
+    Recipient,
+    Session,
+    Stage,
+    State,
+    Temporary,
+    Verdict,
+    new_id,
+)
+from gateway.pipeline import actions, explain, inspect
+from gateway.pipeline.drafts import Circumstances, Judged, Spooled, drafts, evidence
+from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
+from gateway.pipeline.policy import CONTENT, Policies
+from gateway.store import messages
+from gateway.store.engine import StorageFull
+from gateway.store.messages import Draft, Row
+
+if TYPE_CHECKING:
+    from gateway.pipeline.intake import Intake
+
+
+@dataclass
+class _Transaction:
+    """What is known between MAIL and the end of the data."""
+
+    found: Found = field(default_factory=dict)
+    by_recipient: dict[str, Found] = field(default_factory=dict)
+    mailboxes: dict[str, str] = field(default_factory=dict)
+
+
+class Visit:
+    """The memory of one session. Its methods are called in the order of the dialog."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._at_connect: Found = {}
+        self._now = _Transaction()
+
+    async def connect(self, session: Session) -> Outcome:
+        """A peer has connected. What is found now counts for every mail of the session."""
+        events.connected(session)
+        policies = self._intake.policies
+        self._at_connect = await inspect.ask(Mail(new_id(), session), Stage.CONNECT, policies, {})
+        return OK
+
+    async def authenticate(self, session: Session, login: str, password: str) -> bool:
+        """Is this the password of *login*? Raises `Temporary` where that cannot be told now."""
+        ok = await self._intake.authenticator.check(login, password)
+        events.authenticated(session, login, ok)
+        return ok
+
+    async def sender(self, session: Session, envelope: Envelope) -> Outcome:
+        """MAIL FROM: a new transaction. A user may send as the addresses of the account, and as no other."""
+        self._now = _Transaction()
+        try:
+            if session.user and not await self._may_send_as(session.user, envelope.sender):
+                return Outcome(Kind.NOT_YOURS)
+            mail = Mail(new_id(), session, envelope)
+            self._now.found = await inspect.ask(mail, Stage.SENDER, self._intake.policies, self._at_connect)
+        except Temporary as error:
+            return _unavailable("sender", error)
+        return OK
+
+    async def _may_send_as(self, user: str, sender: str) -> bool:
+        if not sender:
+            return False  # a bounce comes from a mail system, never from a person (RFC 6409 6.1 lets us say so)
+        return await self._intake.store.read(lambda conn: accounts.mailbox_of(conn, sender)) == user
+
+    async def recipient(self, session: Session, envelope: Envelope, recipient: Recipient) -> Outcome:
+        """RCPT TO: is the recipient ours, or may this peer send elsewhere; then what the policies say so far."""
+        try:
+            kind, mailbox = await self._whose(session, recipient.address)
+            if kind is not Kind.OK:
+                return Outcome(kind)
+            self._now.mailboxes[recipient.address] = mailbox
+            return await self._so_far(Mail(new_id(), session, replace(envelope, recipients=(recipient,))), recipient)
+        except Temporary as error:
+            return _unavailable("recipient", error)
+
+    async def _whose(self, session: Session, address: str) -> tuple[Kind, str]:
+        """Whether mail for *address* is taken from this peer, and the account it belongs to."""
+        routes = self._intake.stages.routes
+        domain = address.rpartition("@")[2]
+        if address.lower() == "postmaster" or (ways.is_local(routes, domain) and _is_postmaster(address)):
+            address = routes.postmaster or address  # RFC 5321 4.5.1: postmaster is always there
+            domain = address.rpartition("@")[2]
+        if ways.is_local(routes, domain):
+            mailbox = await self._intake.store.read(lambda conn: accounts.mailbox_of(conn, address))
+            return (Kind.OK, mailbox) if mailbox else (Kind.NO_SUCH_USER, "")
+        if session.direction is Direction.OUTBOUND or ways.accepts_from_world(routes, domain):
+            return (Kind.OK, "") if "@" in address and "[" not in domain else (Kind.NOT_OURS, "")
+        return Kind.NOT_OURS, ""
+
+    async def _so_far(self, mail: Mail, recipient: Recipient) -> Outcome:
+        """Refuse now only for a word of a policy: a score may still fall until the end of the data."""
+        policies = self._intake.policies
+        found = await inspect.ask(mail, Stage.RECIPIENT, policies, self._now.found)
+        self._now.by_recipient[recipient.address] = found
+        verdict = policies.decide(_decidable(policies, found), mail, recipient.address)
+        words = Action.strictest(*(r.effect for r in verdict.reasons if isinstance(r.effect, Action)))
+        if words not in {Action.REJECT, Action.DEFER}:
+            return OK
+        verdict = replace(verdict, action=words)
+        sentence = explain.sentence(policies, _decidable(policies, found), mail, recipient.address, verdict)
+        kind = Kind.REJECTED if words is Action.REJECT else Kind.DEFERRED
+        events.refused(
+            mail.id, mail.session, mail.envelope.sender, recipient.address, replace(verdict, sentence=sentence)
+        )
+        return Outcome(kind, mail.id, explain.reference(verdict))
+
+    async def message(self, session: Session, envelope: Envelope, spool: BinaryIO, size: int) -> Outcome:
+        """The end of the data: judge the mail and take it, or not. After `OK` it is on stable storage."""
+        mail = Mail(new_id(), session, envelope)
+        end = actions.header_end(spool, self._intake.edge.header_size)
+        if end < 0:
+            return Outcome(Kind.TOO_BIG, mail.id)
+        spool.seek(0)
+        spooled = Spooled(spool, size, spool.read(end), end)
+        if _hops(spooled.head) > self._intake.edge.hops:
+            events.refused_command(session, "DATA", "loop", id=mail.id)
+            return Outcome(Kind.LOOP, mail.id)
+        try:
+            mail, found, verdicts = await self._judge(mail, spool)
+            return await self._settle(mail, spooled, found, verdicts)
+        except StorageFull as error:
+            events.failure("intake", error, id=mail.id)
+            return Outcome(Kind.FULL, mail.id)
+        except Temporary as error:
+            return _unavailable("message", error, mail.id)
+
+    async def explain(self, session: Session, envelope: Envelope, message: BinaryIO) -> Explained:
+        """A dry run of the whole dialog: every stage is asked, nothing is kept, nobody is told."""
+        await self.connect(session)
+        mail = Mail(new_id(), session, envelope)
+        self._now = _Transaction(await inspect.ask(mail, Stage.SENDER, self._intake.policies, self._at_connect))
+        for recipient in envelope.recipients:
+            one = replace(mail, envelope=replace(envelope, recipients=(recipient,)))
+            found = await inspect.ask(one, Stage.RECIPIENT, self._intake.policies, self._now.found)
+            self._now.by_recipient[recipient.address] = found
+        mail, found, verdicts = await self._judge(mail, message)
+        return Explained(mail.id, mail.content, found, verdicts)
+
+    async def _judge(self, mail: Mail, message: BinaryIO) -> tuple[Mail, Found, dict[str, Verdict]]:
+        """The mail with its content, what was found at every stage, and the verdict for each recipient."""
+        policies = self._intake.policies
+        scanned = await self._intake.scan(mail, message)
+        mail = replace(mail, content=scanned.content)
+        found: dict[str, Sequence[Finding]] = {**self._now.found, **scanned.found}
+        if scanned.content.unscannable:
+            found[CONTENT] = [Finding("unscannable", scanned.content.unscannable)]
+        with self._intake.lent(mail, message):
+            asked = await inspect.ask(mail, Stage.MESSAGE, policies, found)
+        verdicts = {}
+        for one in mail.envelope.recipients:
+            everything = {**self._now.by_recipient.get(one.address, {}), **asked}
+            verdicts[one.address] = explain.judge(policies, _decidable(policies, everything), mail, one.address)
+        return mail, asked, verdicts
+
+    async def _settle(self, mail: Mail, spooled: Spooled, found: Found, verdicts: Mapping[str, Verdict]) -> Outcome:
+        """Refuse when all refuse, defer when one defers, else keep it for each."""
+        about = Circumstances(self._intake.hostname, time.time(), found, self._intake.policies.version)
+        worst = [v for v in verdicts.values() if v.action is Action.DEFER]
+        if worst or all(v.action is Action.REJECT for v in verdicts.values()):
+            decisive = (worst or list(verdicts.values()))[0]
+            await self._record_refusal(mail, spooled, about, verdicts)
+            kind = Kind.DEFERRED if worst else Kind.REJECTED
+            return Outcome(kind, mail.id, explain.reference(decisive))
+        judged = [Judged(one, verdicts[one.address], self._mailbox(one)) for one in mail.envelope.recipients]
+        kept = await asyncio.to_thread(drafts, mail, spooled, judged, about)
+        await self._intake.keep(kept)
+        events.accepted(mail.id, mail.session, mail.envelope.sender, verdicts, spooled.size)
+        return Outcome(Kind.OK, mail.id)
+
+    def _mailbox(self, recipient: Recipient) -> str:
+        return self._now.mailboxes.get(recipient.address, "")
+
+    async def _record_refusal(
+        self, mail: Mail, spooled: Spooled, about: Circumstances, verdicts: Mapping[str, Verdict]
+    ) -> None:
+        """Leave a record to answer "why did it not come?". That it fails changes nothing for the peer."""
+        for address, verdict in verdicts.items():
+            events.refused(mail.id, mail.session, mail.envelope.sender, address, verdict)
+        draft, rows = _refusal(mail, spooled, about, verdicts)
+        try:
+            await self._intake.store.write(lambda conn: messages.refuse(conn, draft, rows))
+        except Temporary as error:
+            events.failure("record of a refusal", error, id=mail.id)
+
+
+def _refusal(
+    mail: Mail, spooled: Spooled, about: Circumstances, verdicts: Mapping[str, Verdict]
+) -> tuple[Draft, list[Row]]:
+    content = mail.content
+    draft = Draft(
+        id=mail.id,
+        received_at=about.now,
+        session=mail.session,
+        envelope=mail.envelope,
+        header=b"",
+        body=spooled.file,
+        size=spooled.size,
+        subject=content.subject,
+        header_from=next(iter(content.values("from")), "")[:998],
+        header_message_id=next(iter(content.values("message-id")), "")[:998],
+        evidence=evidence(mail, about),
+    )
+    return draft, [Row(one, State.REFUSED, verdict=verdicts[one.address]) for one in mail.envelope.recipients]
+
+
+def _hops(head: bytes) -> int:
+    return sum(actions.name_of(line) == b"received" for line in actions.fields(head))
+
+
+def _is_postmaster(address: str) -> bool:
+    return address.rpartition("@")[0].lower() == "postmaster"
+
+
+def _decidable(policies: Policies, found: Found) -> Found:
+    """*found* without the findings of filters that a reload has taken out of force since."""
+    return {name: findings for name, findings in found.items() if name in policies.by_name}
+
+
+def _unavailable(where: str, error: Temporary, mail_id: str = "") -> Outcome:
+    events.failure(f"intake {where}", error, id=mail_id)
+    return Outcome(Kind.UNAVAILABLE, mail_id)
