@@ -40,10 +40,10 @@ def _resolver() -> Iterator[Dns]:
 
 
 @pytest.fixture
-def resolver(_resolver: Dns) -> Iterator[Dns]:
+def resolver(_resolver: Dns) -> Dns:
     """One unbound for the session, without records or faults at the start of each test."""
     _resolver.clear()
-    yield _resolver
+    return _resolver
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ class _Server:
         task = asyncio.get_running_loop().create_task(self._converse(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())  # here, for a task may be cancelled before its start
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -63,8 +64,6 @@ class _Server:
             pass  # the client went away, or stays too long: either is its own affair
         except Exception as failure:
             self._failures.append(failure)
-        finally:
-            writer.transport.abort()
 
 
 @contextmanager

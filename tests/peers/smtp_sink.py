@@ -1,5 +1,6 @@
 """smtp-sink and smtp-source of Postfix: a receiver that accepts, defers, refuses or hangs up, and a source of load."""
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -61,16 +62,18 @@ def run(
     soft_reply: str | None = None,
     hard_reply: str | None = None,
     options: Sequence[str] = (),
+    port: int | None = None,
 ) -> Iterator[SmtpSink]:
     """Accept and keep each mail, except that the named commands (CONNECT, EHLO, MAIL, RCPT, DATA, `.`, QUIT, ...) get
     450 (`soft`), 500 (`hard`), a closed connection without a word (`hang_up`) or after 421 (`close_421`). `delays` are
-    `command:seconds`; other `options` as in smtp-sink(1), for instance `-e` (no ESMTP), `-p` (no PIPELINING)."""
+    `command:seconds`; other `options` as in smtp-sink(1), for instance `-e` (no ESMTP), `-p` (no PIPELINING).
+    A given `port` is for a sink that takes the place of one that ended."""
     processes.require("smtp-sink")
     with processes.workspace("sink") as home:
         dumps = home / "dumps"
         dumps.mkdir()
         dumps.chmod(0o777)
-        port = processes.free_port()
+        port = port or processes.free_port()
         argv = ["smtp-sink", "-4", "-d", f"{dumps}/mail."]
         argv += ["-u", "nobody"] if os.geteuid() == 0 else []
         lists = {"-r": soft, "-f": hard, "-q": hang_up, "-Q": close_421}
@@ -79,7 +82,7 @@ def run(
         argv += ["-b", soft_reply] if soft_reply else []
         argv += ["-B", hard_reply] if hard_reply else []
         argv += [*options, f"{processes.HOST}:{port}", "128"]
-        with processes.running(argv, home, lambda: processes.listening(port)) as process:
+        with processes.running(argv, home, functools.partial(processes.listening, port)) as process:
             yield SmtpSink(port, process, dumps)
 
 
