@@ -1,0 +1,346 @@
+"""SPF: the published test suite of RFC 7208, and what a hostile record may cost."""
+
+import asyncio
+import dataclasses
+import ipaddress
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from filters.spf import RESULTS, Filter, Settings
+from gateway.dns import Resolver
+from gateway.model import Envelope, Finding, ListenerKind, Mail, Session, Temporary, Tools
+from tests.peers import dns as peer
+
+SHARED = Path(os.environ.get("GATEPOST_SHARED", Path(__file__).parents[3] / "shared"))
+SUITE = SHARED / "suites" / "spf" / "rfc7208-tests.yml"
+
+Zone = Mapping[tuple[str, str], Sequence[Any]]
+
+
+class FakeDns:
+    """A DNS of the records in *zone*, that counts what it is asked; a `Temporary` in place of records is raised."""
+
+    def __init__(self, zone: Zone | None = None, delay: float = 0.0) -> None:
+        self.zone, self.delay, self.asked = zone or {}, delay, []
+
+    async def _look(self, name: str, kind: str) -> Sequence[Any]:
+        self.asked.append((name, kind))
+        await asyncio.sleep(self.delay)
+        found = self.zone.get((name.lower(), kind), ())
+        if isinstance(found, Temporary):
+            raise found
+        return found
+
+    async def a(self, name: str) -> Sequence[str]:
+        return await self._look(name, "A")
+
+    async def aaaa(self, name: str) -> Sequence[str]:
+        return await self._look(name, "AAAA")
+
+    async def mx(self, name: str) -> Sequence[tuple[int, str]]:
+        return await self._look(name, "MX")
+
+    async def txt(self, name: str) -> Sequence[bytes]:
+        return await self._look(name, "TXT")
+
+    async def ptr(self, address: str) -> Sequence[str]:
+        return await self._look(ipaddress.ip_address(address).reverse_pointer, "PTR")
+
+
+def tools(dns: Any) -> Tools:
+    return Tools(dns, None, "mx.demo.example", None)  # type: ignore[arg-type]
+
+
+def mail(sender: str = "a@a.test", helo: str = "h.test", peer_: str = "192.0.2.1", **session: Any) -> Mail:
+    return Mail("id", Session(ipaddress.ip_address(peer_), helo=helo, **session), Envelope(sender))
+
+
+def findings(dns: Any, mail_: Mail, settings: Settings | None = None) -> Sequence[Finding]:
+    return asyncio.run(Filter(settings or Settings(), tools(dns)).check(mail_, {}))
+
+
+def only(dns: Any, mail_: Mail, settings: Settings | None = None) -> Finding:
+    (finding,) = findings(dns, mail_, settings)
+    return finding
+
+
+# --- the suite of RFC 7208 -----------------------------------------------------------------------------------------
+
+
+def _suite() -> list[Any]:
+    if not SUITE.exists():
+        return []
+    scenarios = list(yaml.safe_load_all(SUITE.read_text("utf-8")))
+    return [
+        pytest.param(_zone(scenario["zonedata"]), case, id=f"{scenario['description']}: {name}".replace(" ", "-"))
+        for scenario in scenarios
+        for name, case in scenario["tests"].items()
+    ]
+
+
+def _zone(written: Mapping[str, Sequence[Any]]) -> dict[tuple[str, str], Any]:
+    """The records of one scenario, its aliases resolved; SPF stands for TXT too where the suite gives no TXT."""
+    zone: dict[tuple[str, str], Any] = {}
+    for name, entries in written.items():
+        records = [next(iter(entry.items())) for entry in entries if isinstance(entry, dict)]
+        kinds = {kind for kind, _ in records}
+        for kind, value in records:
+            for as_kind in {kind, "TXT"} if kind == "SPF" and "TXT" not in kinds else {kind}:
+                zone.setdefault((name.lower(), as_kind), []).append(_rdata(as_kind, value))
+        if zone.get((name.lower(), "TXT")) == [b"NONE"]:
+            del zone[name.lower(), "TXT"]
+        if "TIMEOUT" in entries:
+            late = {kind: Temporary("late") for kind in ("A", "AAAA", "MX", "TXT", "PTR")}
+            zone = {(name.lower(), kind): error for kind, error in late.items()} | zone
+    for name, kind in [key for key in zone if key[1] == "CNAME"]:
+        target = zone[name, kind][0].lower()
+        zone |= {(name, other): zone[target, other] for other in ("A", "AAAA", "MX", "TXT") if (target, other) in zone}
+    return zone
+
+
+def _rdata(kind: str, value: Any) -> Any:
+    if kind in ("TXT", "SPF"):
+        return "".join(value if isinstance(value, list) else [value]).encode("utf-8")
+    return (value[0], value[1].lower()) if kind == "MX" else str(value)
+
+
+CASES = _suite()
+
+
+def test_the_suite_of_the_rfc_is_there_and_whole() -> None:
+    if not SUITE.exists() and os.environ.get("CI") != "true":
+        pytest.skip(f"the SPF test suite of RFC 7208 is not at {SUITE}; GATEPOST_SHARED names its folder")
+    assert len(CASES) == 203
+
+
+@pytest.mark.parametrize(("zone", "case"), CASES)
+def test_the_result_is_one_that_rfc_7208_allows(zone: Zone, case: Mapping[str, Any]) -> None:
+    allowed = case["result"] if isinstance(case["result"], list) else [case["result"]]
+    dns = FakeDns(zone)
+    finding = only(dns, mail(case["mailfrom"], case["helo"], case["host"]))
+    assert finding.code in allowed, (finding, dns.asked)
+    assert len(dns.asked) <= 30
+    assert all(
+        ord(" ") <= ord(character) <= ord("~") for text in (finding.detail, *finding.facts) for character in text
+    )
+
+
+# --- who is asked about --------------------------------------------------------------------------------------------
+
+ALLOWS = {("a.test", "TXT"): [b"v=spf1 ip4:192.0.2.1 -all"]}
+
+
+def test_the_domain_of_mail_from_is_asked_about() -> None:
+    assert only(FakeDns(ALLOWS), mail()).code == "pass"
+    assert only(FakeDns(ALLOWS), mail(peer_="192.0.2.2")).code == "fail"
+
+
+def test_a_bounce_is_asked_about_by_its_helo_name() -> None:
+    assert only(FakeDns(ALLOWS), mail("", "a.test", "192.0.2.2")).code == "fail"
+
+
+def test_a_mapped_address_is_the_ipv4_address_in_it() -> None:
+    assert only(FakeDns(ALLOWS), mail(peer_="::ffff:192.0.2.1")).code == "pass"
+
+
+def test_a_quoted_local_part_does_not_choose_the_domain() -> None:
+    zone = ALLOWS | {("evil.test", "TXT"): [b"v=spf1 -all"]}
+    finding = only(FakeDns(zone), mail('"x@a.test"@evil.test'))
+    assert finding.code == "fail"
+    assert finding.detail.startswith("evil.test says")
+
+
+@pytest.mark.parametrize(
+    "helo",
+    ["[192.0.2.1]", "[IPv6:2001:db8::1]", "192.0.2.1", "localhost", "", "a..test", "x" * 64 + ".test", "h.test" * 60],
+)
+def test_what_is_no_domain_has_no_result_and_costs_no_question(helo: str) -> None:
+    dns = FakeDns()
+    assert only(dns, mail("", helo)).code == "none"
+    assert dns.asked == []
+
+
+def test_international_domains_are_asked_about_in_a_labels() -> None:
+    dns = FakeDns({("xn--bcher-kva.test", "TXT"): [b"v=spf1 -all"]})
+    assert only(dns, mail("jürgen@bücher.test")).code == "fail"
+
+
+def test_an_international_local_part_matches_no_macro() -> None:
+    zone = {("a.test", "TXT"): [b"v=spf1 exists:%{l}.ok.test -all"], ("j.ok.test", "A"): ["127.0.0.2"]}
+    assert only(FakeDns(zone), mail("j@a.test")).code == "pass"
+    assert only(FakeDns(zone), mail("jürgen@a.test")).code == "fail"
+
+
+def test_our_own_people_are_not_asked_about() -> None:
+    dns = FakeDns()
+    assert findings(dns, mail(kind=ListenerKind.SUBMISSION, user="alice")) == []
+    assert findings(dns, mail(kind=ListenerKind.RELAY)) == []
+    assert dns.asked == []
+
+
+def test_our_own_relays_are_not_asked_about() -> None:
+    settings = Settings(own_relays=("192.0.2.0/30",))
+    assert findings(FakeDns(ALLOWS), mail(), settings) == []
+    assert only(FakeDns(ALLOWS), mail(peer_="192.0.2.4"), settings).code == "fail"
+
+
+def test_a_wrong_network_in_the_settings_is_told_at_once() -> None:
+    with pytest.raises(ValueError):
+        Filter(Settings(own_relays=("here",)), tools(FakeDns()))
+
+
+@pytest.mark.parametrize("sender", ['"a\r\nb"@a.test', '"a\0b"@a.test', "a@a.test\x7f"])
+def test_control_characters_are_refused_without_a_question(sender: str) -> None:
+    dns = FakeDns(ALLOWS)
+    assert only(dns, mail(sender)).code == "permerror"
+    assert dns.asked == []
+
+
+# --- what a hostile or broken DNS can do ---------------------------------------------------------------------------
+
+
+def test_an_explanation_is_never_fetched() -> None:
+    dns = FakeDns({("a.test", "TXT"): [b"v=spf1 exp=e.test -all"], ("e.test", "TXT"): [b"no\r\n250 ok"]})
+    assert only(dns, mail()).code == "fail"
+    assert ("e.test", "TXT") not in dns.asked
+
+
+def test_dns_that_cannot_tell_is_temperror_and_says_for_which_name() -> None:
+    finding = only(FakeDns({("a.test", "TXT"): Temporary("late")}), mail())
+    assert finding.code == "temperror"
+    assert finding.facts == ("TXT a.test: nobody could tell",)
+
+
+def test_dns_that_fails_only_for_an_included_name_is_temperror() -> None:
+    zone = {("a.test", "TXT"): [b"v=spf1 include:b.test ip4:192.0.2.1 -all"], ("b.test", "TXT"): Temporary("late")}
+    assert only(FakeDns(zone), mail()).code == "temperror"
+
+
+def test_slow_dns_is_temperror_at_the_deadline() -> None:
+    began = time.monotonic()
+    assert only(FakeDns(ALLOWS, delay=30.0), mail(), Settings(timeout=0.05)).code == "temperror"
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_fault_of_the_resolver_does_not_become_a_result() -> None:
+    class Broken(FakeDns):
+        async def txt(self, name: str) -> Sequence[bytes]:
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError):
+        findings(Broken(), mail())
+
+
+def test_no_more_questions_are_asked_than_the_settings_allow() -> None:
+    hosts = [(10, f"h{number}.m{{}}.test") for number in range(10)]
+    zone: dict[tuple[str, str], Any] = {
+        ("a.test", "TXT"): [b"v=spf1 " + b" ".join(b"mx:m%d.test" % number for number in range(10)) + b" -all"]
+    }
+    for number in range(10):
+        zone[f"m{number}.test", "MX"] = [(preference, host.format(number)) for preference, host in hosts]
+        zone |= {(host.format(number), "A"): ["203.0.113.1"] for _, host in hosts}
+    dns = FakeDns(zone)
+    finding = only(dns, mail())
+    assert finding.code == "permerror"
+    assert len(dns.asked) == 30
+
+
+def test_loops_of_includes_and_redirects_end() -> None:
+    for term in (b"include:a.test", b"include:b.test", b"redirect=b.test"):
+        dns = FakeDns({("a.test", "TXT"): [b"v=spf1 " + term], ("b.test", "TXT"): [b"v=spf1 redirect=a.test"]})
+        assert only(dns, mail()).code == "permerror"
+        assert len(dns.asked) <= 30
+
+
+def test_two_records_are_a_permanent_error() -> None:
+    assert only(FakeDns({("a.test", "TXT"): [b"v=spf1 +all", b"v=spf1 -all"]}), mail()).code == "permerror"
+
+
+def test_other_texts_of_the_domain_do_not_matter() -> None:
+    zone = {("a.test", "TXT"): [b"\xff" * 300] * 100 + [b"v=spf1 +all"] + [b"v=spf10 -all"]}
+    assert only(FakeDns(zone), mail()).code == "pass"
+
+
+HOSTILE = [
+    b"v=spf1 a:%{d}" + b"." * 3900 + b" -all",
+    b"v=spf1 a:" + b"%{s}" * 900 + b".test -all",
+    b"v=spf1 " + b" ".join([b"exists:%{l}" + b".x" * 240] * 8) + b" -all",
+    b"v=spf1 " + b"ip4:1.2.3.4 " * 330 + b"-all",
+    b"v=spf1 " + b"x" * 4000 + b"=" + b"%{i}" * 10,
+    b"v=spf1 " + b"%" * 4000,
+    b"v=spf1 a:" + b"a-" * 120 + b" -all",
+]
+
+
+@pytest.mark.parametrize("record", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_record_costs_little(record: bytes) -> None:
+    includes = b"v=spf1 " + b" ".join(b"include:i%d.test" % number for number in range(9)) + b" -all"
+    zone = {(f"i{number}.test", "TXT"): [record] for number in range(9)} | {("a.test", "TXT"): [includes]}
+    began = time.process_time()
+    finding = only(FakeDns(zone), mail("l" * 64 + "@a.test"))
+    assert finding.code in RESULTS
+    assert time.process_time() - began < 2.0
+
+
+def test_the_loop_goes_on_while_large_records_are_evaluated() -> None:
+    record = b"v=spf1 " + b"ip4:1.2.3.4 " * 330 + b"-all"
+    includes = b"v=spf1 " + b" ".join(b"include:i%d.test" % number for number in range(9)) + b" -all"
+    zone = {(f"i{number}.test", "TXT"): [record] for number in range(9)} | {("a.test", "TXT"): [includes]}
+
+    async def longest_pause() -> float:
+        task = asyncio.create_task(Filter(Settings(), tools(FakeDns(zone))).check(mail(), {}))
+        longest, before = 0.0, time.monotonic()
+        while not task.done():
+            await asyncio.sleep(0)
+            longest, before = max(longest, time.monotonic() - before), time.monotonic()
+        return longest
+
+    assert asyncio.run(longest_pause()) < 0.5
+
+
+def test_texts_of_strangers_are_printable_and_short_in_the_finding() -> None:
+    zone = {("a.test", "TXT"): [b"v=spf1 \x1b[31mevil\r\n250\xff" + b"x" * 2000]}
+    finding = only(FakeDns(zone), mail())
+    assert finding.code == "permerror"
+    for text in (finding.detail, *finding.facts):
+        assert text.isprintable()
+        assert text.isascii()
+        assert len(text) < 600
+
+
+def test_the_answers_that_were_used_are_in_the_facts() -> None:
+    zone = {("a.test", "TXT"): [b"v=spf1 mx -all"], ("a.test", "MX"): [(10, "m.test")], ("m.test", "A"): ["192.0.2.1"]}
+    finding = only(FakeDns(zone), mail())
+    assert finding.detail == "a.test says pass for 192.0.2.1 (matched mx)"
+    assert finding.facts == ("TXT a.test: v=spf1 mx -all", "MX a.test: 10 m.test", "A m.test: 192.0.2.1")
+
+
+def test_what_was_declared_is_what_rfc_7208_names() -> None:
+    assert Filter.codes == {"none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"}
+    assert all(dataclasses.fields(Settings))
+
+
+def test_real_dns_gives_the_same_results() -> None:
+    records = {
+        ("a.test", "TXT"): ["v=spf1 include:b.test a:h.test mx ptr:p.test -all"],
+        ("b.test", "TXT"): ["v=spf1 ip4:192.0.2.7 ?all"],
+        ("h.test", "A"): ["192.0.2.8"],
+        ("a.test", "MX"): ["10 m.test."],
+        ("m.test", "A"): ["192.0.2.9"],
+        ("10.2.0.192.in-addr.arpa", "PTR"): ["x.p.test."],
+        ("x.p.test", "A"): ["192.0.2.10"],
+    }
+
+    async def results(server: str) -> list[str]:
+        filter_ = Filter(Settings(), tools(Resolver([server], 3.0)))
+        peers = [f"192.0.2.{number}" for number in (7, 8, 9, 10, 11)]
+        return [(await filter_.check(mail(peer_=address), {}))[0].code for address in peers]
+
+    with peer.run(records) as unbound:
+        assert asyncio.run(results(f"127.0.0.1:{unbound.port}")) == ["pass", "pass", "pass", "pass", "fail"]
