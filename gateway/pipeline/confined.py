@@ -64,6 +64,7 @@ def main() -> None:
                 _fork(control, limits, policies)
             elif command.startswith(b"-"):
                 _kill(int(command[1:]))
+    _end()
 
 
 def _policy(name: str, settings: str) -> Policy:
@@ -86,6 +87,15 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def _end() -> None:
+    """The gateway is gone, or done with us: take every worker along."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for pid in tuple(_workers):
+        _kill(pid)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
 def _fork(control: socket.socket, limits: Limits, policies: Sequence[Policy]) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -93,7 +103,9 @@ def _fork(control: socket.socket, limits: Limits, policies: Sequence[Policy]) ->
     if pid == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        control.close()
+        os.close(
+            control.fileno()
+        )  # not close(): the file made of it would keep the channel open to a stranger's parser
         theirs.close()
         _work(ours, limits, policies)
     _workers.add(pid)

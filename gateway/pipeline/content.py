@@ -35,6 +35,7 @@ Limits = ContentPolicy.Settings
 
 _ENCODINGS = {"", "7bit", "8bit", "binary", "base64", "quoted-printable"}
 MAX_DEFECTS = 20
+MAX_LINE = 1000
 
 
 class Unscannable(Exception):
@@ -151,23 +152,32 @@ class _Scan:
 
     def _between(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
         """Start and end of each body part between the delimiter lines of *boundary* (RFC 2046 5.1.1)."""
-        delimiter = re.compile(rb"(?:\A|\r\n)--" + re.escape(boundary) + rb"(--)?[ \t]*(?:\r\n|\Z)")
         spans: list[tuple[int, int]] = []
-        opened, position = -1, max(start - 2, 0)
-        while match := delimiter.search(self.data, position, end):
+        opened = -1
+        for line, after, closing in self._delimiters(b"--" + boundary, start, end):
             if opened >= 0:
-                spans.append((opened, max(match.start(), opened)))
+                spans.append((opened, max(line, opened)))
             if len(spans) > self.limits.parts:
                 raise Unscannable(f"there are more than {self.limits.parts} parts")
-            if match[1]:
+            if closing:
                 return spans
-            # The CRLF that ends this delimiter may be the one that begins the next.
-            opened = match.end()
-            position = max(match.end() - 2, match.start() + 1)
+            opened = after
         if opened >= 0:
             self.defect("a multipart is not closed")
             spans.append((opened, end))
         return spans
+
+    def _delimiters(self, mark: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+        """Each line that is *mark*, perhaps with a closing "--" and white space behind: where it begins (with the CRLF
+        before it), where it ends (with its own CRLF), and whether it closes. One CRLF may serve two such lines."""
+        at = start if self.data[start : start + len(mark)] == mark else self.data.find(b"\r\n" + mark, start - 2, end)
+        while 0 <= at < end:
+            text = at + len(mark) + (2 if self.data[at : at + 2] == b"\r\n" else 0)
+            stop = self.data.find(b"\r\n", text, min(end, text + MAX_LINE))
+            tail = bytes(self.data[text : stop if stop >= 0 else min(end, text + MAX_LINE)]).rstrip(b" \t")
+            if tail in {b"", b"--"}:
+                yield at, min(stop + 2, end) if stop >= 0 else end, tail == b"--"
+            at = self.data.find(b"\r\n" + mark, max(stop, text), end)
 
     def _add(self, part: Part, header: Header) -> None:
         """Add *part* once for each name that it is given: readers differ on which one they use."""

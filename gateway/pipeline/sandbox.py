@@ -128,6 +128,9 @@ class Sandbox:
             raise Temporary("no confined parser is free") from None
         sound = False
         try:
+            if worker and not _alive(worker):
+                worker.socket.close()
+                worker = None
             worker = worker or await self._new_worker()
             async with asyncio.timeout(self._limits.timeout + 1):
                 scanned = await self._ask(worker, mail, message)
@@ -137,9 +140,14 @@ class Sandbox:
             events.say("parser lost", id=mail.id, why=type(error).__name__)
             return Scanned(Content(unscannable=_why(error), size=os.fstat(message.fileno()).st_size))
         finally:
-            if worker and not sound and self._nursery:
-                self._nursery.discard(worker)
-            self._places.put_nowait(worker if sound else None)
+            self._give_back(worker, sound)
+
+    def _give_back(self, worker: _Worker | None, sound: bool) -> None:
+        if worker and self._nursery is None:
+            worker.socket.close()
+        elif worker and self._nursery and not sound:
+            self._nursery.discard(worker)
+        self._places.put_nowait(worker if sound and self._nursery else None)
 
     async def _new_worker(self) -> _Worker:
         """A fresh worker, from a fresh nursery where the old one is gone."""
@@ -166,14 +174,16 @@ class Sandbox:
 
     async def retire(self) -> None:
         """Let the mails in hand come to their end (each has its deadline), then close."""
-        for _ in range(self._processes):
-            worker = await self._places.get()
-            if worker and self._nursery:
-                self._nursery.discard(worker)
+        workers = [await self._places.get() for _ in range(self._processes)]
+        for worker in workers:
+            self._places.put_nowait(worker)
         await self.close()
 
     async def close(self) -> None:
-        """Let the workers go and end their parent."""
+        """Let the idle workers go and end their parent; one that is busy ends when it is given back."""
+        for _ in range(self._places.qsize()):
+            if worker := self._places.get_nowait():
+                worker.socket.close()
         nursery, self._nursery = self._nursery, None
         if nursery is not None:
             await nursery.close()
@@ -185,6 +195,16 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _alive(worker: _Worker) -> bool:
+    """Whether an idle worker is still there: one that was killed meanwhile must not cost a mail."""
+    try:
+        return bool(worker.socket.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def _why(error: Exception) -> str:

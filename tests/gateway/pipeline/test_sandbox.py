@@ -1,0 +1,144 @@
+"""The confined workers: what they answer, what they may not do, and that their death costs one mail only."""
+
+import asyncio
+import base64
+import os
+import signal
+import tempfile
+from dataclasses import replace
+from functools import reduce
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from gateway.model import Mail, Session
+from gateway.pipeline import policy
+from gateway.pipeline.policy import Policies
+from gateway.pipeline.sandbox import Sandbox
+from gateway.stages import Content, Stages
+
+MAIL = Mail("m1", Session(ip_address("192.0.2.1")))
+
+
+def policies(**limits: object) -> Policies:
+    stages = Stages(content=Content(settings=Content.Settings.model_validate(limits)))
+    return replace(policy.load(None, None), stages=stages)
+
+
+def spooled(data: bytes):
+    file = tempfile.TemporaryFile()
+    file.write(data)
+    file.flush()
+    return file
+
+
+def scanned(*messages: bytes, meddle=None, **limits: object):
+    """What a sandbox of one worker answers to each message in turn; *meddle* gets it before the last."""
+
+    async def run():
+        sandbox = await Sandbox(policies(**limits), 1).start()
+        try:
+            answers = []
+            for number, data in enumerate(messages, 1):
+                if meddle and number == len(messages):
+                    await meddle(sandbox)
+                with spooled(data) as file:
+                    answers.append(await sandbox.scan(MAIL, file))
+            return answers
+        finally:
+            await sandbox.close()
+
+    return asyncio.run(run())
+
+
+def slow_mail() -> bytes:
+    def wrap(data: bytes, _: int) -> bytes:
+        head = b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        return head + base64.encodebytes(data).replace(b"\n", b"\r\n")
+
+    return reduce(wrap, range(42), b"x")
+
+
+GOOD = b"From: a@b.example\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\nSubject: hi\r\n\r\nhello\r\n"
+
+
+def test_a_worker_answers_with_content_and_findings_of_the_pure_filters():
+    bad = b"From: a@b.example\r\nContent-Disposition: attachment; filename=run.exe\r\n\r\nMZ"
+    good, worse = scanned(GOOD, bad)
+    assert good.content.subject == "hi"
+    assert [finding.code for finding in worse.found["attachments"]] == ["executable"]
+    assert "attachments" not in good.found
+
+
+def test_text_of_parts_stays_in_the_worker():
+    assert [part.text for part in scanned(GOOD)[0].content.parts] == [""]
+
+
+def test_a_mail_that_takes_too_long_is_unscannable_and_the_next_one_is_not():
+    slow, good = scanned(slow_mail(), GOOD, timeout=0.1)
+    assert slow.content.unscannable == "the parser died on it"
+    assert good.content.unscannable == ""
+    assert slow.content.size == len(slow_mail())
+
+
+def test_a_mail_that_takes_too_much_memory_is_unscannable():
+    wrapped, good = scanned(slow_mail(), GOOD, memory=200 << 20)
+    assert "died" in wrapped.content.unscannable
+    assert good.content.unscannable == ""
+
+
+def test_an_idle_worker_that_is_killed_costs_no_mail():
+    async def kill_worker(sandbox):
+        worker = sandbox._places.get_nowait()
+        os.kill(worker.pid, signal.SIGKILL)
+        sandbox._places.put_nowait(worker)
+        await asyncio.sleep(0.05)
+
+    assert [answer.content.unscannable for answer in scanned(GOOD, GOOD, meddle=kill_worker)] == ["", ""]
+
+
+def test_the_parent_of_the_workers_is_replaced_when_it_is_killed():
+    async def kill_parent(sandbox):
+        os.kill(sandbox._nursery._process.pid, signal.SIGKILL)
+        worker = sandbox._places.get_nowait()
+        os.kill(worker.pid, signal.SIGKILL)
+        sandbox._places.put_nowait(worker)
+        await asyncio.sleep(0.05)
+
+    assert [answer.content.unscannable for answer in scanned(GOOD, GOOD, meddle=kill_parent)] == ["", ""]
+
+
+def test_workers_run_under_limits():
+    async def run():
+        sandbox = await Sandbox(policies(), 1).start()
+        with spooled(GOOD) as file:
+            await sandbox.scan(MAIL, file)
+        worker = sandbox._places.get_nowait()
+        limits = Path(f"/proc/{worker.pid}/limits").read_text()
+        fds = [os.readlink(f"/proc/{worker.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{worker.pid}/fd")]
+        sandbox._places.put_nowait(worker)
+        await sandbox.close()
+        return {line[:25].strip(): line[26:].split()[0] for line in limits.splitlines()[1:]}, fds
+
+    limits, fds = asyncio.run(run())
+    assert limits["Max file size"] == limits["Max core file size"] == limits["Max processes"] == "0"
+    assert limits["Max address space"] == str(512 << 20)
+    assert sum("socket" in target for target in fds) == 1, "a worker holds its own socket and no other"
+
+
+def test_nothing_is_left_when_a_sandbox_is_closed():
+    async def run():
+        sandbox = await Sandbox(policies(), 2).start()
+        with spooled(GOOD) as file:
+            await asyncio.gather(*(sandbox.scan(MAIL, file) for _ in range(8)))
+        pids = [worker.pid for worker in sandbox._places._queue if worker]
+        await sandbox.close()
+        await asyncio.sleep(0.2)
+        return pids
+
+    pids = asyncio.run(run())
+    assert pids
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
