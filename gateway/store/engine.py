@@ -50,7 +50,7 @@ class Store:
         """Bring the tables to the newest version. Safe at any time, and in several processes at once."""
         from gateway.store import migrations  # noqa: PLC0415 - alembic is large, and one process migrates for all
 
-        with _alone(_file(self.engine)):
+        with _named(), _alone(_file(self.engine)):
             _keep_wal(self.engine)
             with self.begin() as conn:
                 migrations.upgrade(conn)

@@ -21,10 +21,11 @@ def translated(error: Exception) -> Exception:
     """`Temporary` in place of what the database could not do now; any other *error* as it is."""
     if isinstance(error, PoolTimeout):
         return Temporary("the store has no connection free")
-    if not isinstance(error, DBAPIError) or isinstance(error, _OURS):
+    if not isinstance(error, (DBAPIError, sqlite3.Error)) or isinstance(error, _OURS):
         return error
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest is detail
-    if code == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", "") == _DISK_FULL:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest is detail
+    if code == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", "") == _DISK_FULL:
         return StorageFull("the store is full")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Temporary("the store is locked")
