@@ -1,7 +1,6 @@
 """SPF: the published test suite of RFC 7208, and what a hostile record may cost."""
 
 import asyncio
-import dataclasses
 import ipaddress
 import os
 import time
@@ -323,7 +322,6 @@ def test_the_answers_that_were_used_are_in_the_facts() -> None:
 
 def test_what_was_declared_is_what_rfc_7208_names() -> None:
     assert Filter.codes == {"none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"}
-    assert all(dataclasses.fields(Settings))
 
 
 def test_real_dns_gives_the_same_results() -> None:
