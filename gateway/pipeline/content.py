@@ -119,7 +119,9 @@ class _Scan:
             self._multipart(header, boundary, end, path, depth)
         elif kind == "message/rfc822" and self._encoding(header) not in {"base64", "quoted-printable"}:
             self._add(Part(path or "1", kind, size=end - header.body, span=(start, end)), header)
-            self.entity(self.header(header.body, end), header.body, end, path or "1", depth + 1)
+            inner = self.header(header.body, end)
+            leaf = not media_type(inner.first("content-type")).startswith("multipart/")
+            self.entity(inner, header.body, end, (path or "1") + (".1" if leaf else ""), depth + 1)
         else:
             if kind.startswith("multipart/"):
                 self.defect("a multipart has no usable boundary")

@@ -1,0 +1,178 @@
+"""What we do to the bytes of a mail: our fields on top, forged ones out, parts stripped, the body untouched."""
+
+import email
+import email.policy
+import io
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.model import Action, Envelope, Finding, ListenerKind, Reason, Recipient, Session, Verdict
+from gateway.pipeline import actions
+from gateway.pipeline.content import parse
+from gateway.stages import Content
+
+SESSION = Session(ip_address("192.0.2.7"), "mx", ListenerKind.MX, "mail.peer.example", "TLSv1.3")
+ENVELOPE = Envelope("a@s.example", (Recipient("b@o.example"),))
+HOST = "gw.example"
+
+
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=20), st.tuples(st.integers(0, 99), st.integers(0, 99)).map(sorted).map(tuple))
+    )
+)
+def test_a_splice_reads_as_its_pieces_joined(pieces):
+    original = io.BytesIO(bytes(range(100)))
+    joined = b"".join(p if isinstance(p, bytes) else original.getvalue()[p[0] : p[1]] for p in pieces)
+    splice = actions.Splice(original, pieces)
+    assert splice.size == len(joined)
+    for _ in range(2):
+        splice.seek(0)
+        assert b"".join(iter(lambda: splice.read(7), b"")) == joined
+
+
+def test_a_spool_that_shrank_is_an_error_and_never_a_shorter_mail():
+    with pytest.raises(OSError, match="shorter"):
+        actions.Splice(io.BytesIO(b"abc"), [(0, 10)]).read(100)
+
+
+@pytest.mark.parametrize(
+    ("message", "end"),
+    [
+        (b"A: b\r\nC: d\r\n\r\nbody", 12),
+        (b"\r\nbody", 0),
+        (b"A: b\r\n", 6),
+        (b"A: " + b"x" * 200 + b"\r\n\r\n", -1),
+        (b"A: b\r\n\r\n" + b"x" * 500, 6),
+    ],
+)
+def test_the_end_of_the_header_is_found_within_its_limit(message, end):
+    assert actions.header_end(io.BytesIO(message), 100) == end
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"X-Gatepost-Verdict: accept\r\n",
+        b"x-GATEPOST-anything: 1\r\n",
+        b"X-Gatepost-Id : 1\r\n",
+        b"Authentication-Results: gw.example; spf=pass\r\n",
+        b"AUTHENTICATION-results: GW.EXAMPLE 1; spf=pass\r\n",
+        b"Authentication-Results:\r\n\tgw.example; spf=pass\r\n",
+        b"Authentication-Results: (a (nested) comment) gw.example (x); spf=pass\r\n",
+        b"Authentication-Results: (;) \"gw.example\"; spf=pass\r\n",
+        b"Authentication-Results: " + b"(c)" * 2000 + b" gw.example; spf=pass\r\n",
+        b"ARC-Authentication-Results: i=1; gw.example; spf=pass\r\n",
+    ],
+)  # fmt: skip
+def test_fields_that_only_we_may_write_are_removed(forged):
+    assert actions.genuine(b"A: b\r\n" + forged + b"C: d\r\n e\r\n", HOST) == b"A: b\r\nC: d\r\n e\r\n"
+
+
+def test_the_results_of_others_stay():
+    block = b"Authentication-Results: other.example; spf=pass\r\nX-Other: gw.example\r\n"
+    assert actions.genuine(block, HOST) == block
+
+
+@given(st.lists(st.tuples(st.sampled_from(["A", "Subject", "X-Y"]), st.text("ab \t", max_size=9)), max_size=9))
+def test_genuine_fields_keep_every_octet(pairs):
+    block = b"".join(f"{name}: {value}x\r\n\t{value}y\r\n".encode() for name, value in pairs)
+    assert actions.genuine(block, HOST) == block
+
+
+@pytest.mark.parametrize(
+    ("session", "envelope", "words"),
+    [
+        (SESSION, ENVELOPE, ["from mail.peer.example ([192.0.2.7])", "with ESMTPS (TLSv1.3) id m1", "for <b@o.example>;"]),
+        (Session(ip_address("2001:db8::1"), esmtp=False), ENVELOPE, ["from unknown ([IPv6:2001:db8::1])", "with SMTP id"]),
+        (
+            Session(ip_address("192.0.2.7"), kind=ListenerKind.SUBMISSION, tls="TLSv1.2", user="bob", helo="x"),
+            Envelope("a@s.example", (Recipient("b@o.example"), Recipient("c@o.example")), smtputf8=True),
+            ["with UTF8SMTPSA (TLSv1.2)", "id m1;"],
+        ),
+    ],
+)  # fmt: skip
+def test_the_trace_field_says_from_whom_how_and_when(session, envelope, words):
+    field = actions.received(session, envelope, "m1", HOST, 0.0).decode()
+    assert all(word in field for word in words), field
+    assert field.endswith("Thu, 01 Jan 1970 00:00:00 +0000\r\n")
+    assert ("for <" in field) == (len(envelope.recipients) == 1)
+
+
+def test_our_results_name_the_domain_and_quote_what_is_no_token():
+    found = {"spf": [Finding("pass")]}
+    field = actions.authentication_results(HOST, ENVELOPE, SESSION, found)
+    assert field == b"Authentication-Results: gw.example;\r\n\tspf=pass smtp.mailfrom=s.example\r\n"
+    odd = actions.authentication_results(HOST, Envelope('a@x"; dkim=pass\r\n'), SESSION, found)
+    assert odd.count(b"\r\n") == 2
+    assert b'smtp.mailfrom="x?; dkim=pass??"' in odd
+    assert actions.authentication_results(HOST, ENVELOPE, SESSION, {}).endswith(b"none\r\n")
+    empty = actions.authentication_results(HOST, Envelope(""), SESSION, found)
+    assert b"smtp.helo=mail.peer.example" in empty
+
+
+def test_submitted_mail_gets_the_date_and_id_that_it_lacks():
+    added = actions.completion(b"From: a@b\r\ndate : x\r\n", "m1", HOST, 0.0)
+    assert added == b"Message-ID: <m1@gw.example>\r\n"
+    assert actions.completion(b"", "m1", HOST, 0.0).startswith(b"Date: Thu, 01 Jan 1970")
+
+
+def test_the_verdict_of_a_recipient_is_folded_ascii():
+    verdict = Verdict(Action.TAG, 4.25, (), "held because ünïcode\r\nInjected: yes " + "word " * 300)
+    fields = actions.verdict_fields("m1", verdict)
+    parsed = email.message_from_bytes(fields + b"\r\n", policy=email.policy.default)
+    assert parsed.keys() == ["X-Gatepost-Verdict", "X-Gatepost-Reason"]
+    assert parsed["X-Gatepost-Verdict"] == "tag; score=4.2; id=m1"
+    assert fields.isascii()
+    assert max(map(len, fields.split(b"\r\n"))) <= 78
+
+
+MULTI = (
+    b"Subject: s\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nkeep me\r\n"
+    b"--b\r\nContent-Disposition: attachment; filename=run.exe\r\n\r\nMZ...\r\n"
+    b"--b\r\nContent-Disposition: attachment; filename=ok.txt\r\n\r\nfine\r\n--b--\r\n"
+)
+
+
+def stripped(mail: bytes, *paths: str):
+    content = parse(mail, Content.Settings())
+    reasons = tuple(Reason("attachments", Finding("executable", part=path), Action.STRIP) for path in paths)
+    parts = actions.parts_to_strip(Verdict(Action.STRIP, 0.0, reasons), content)
+    if parts is None:
+        return None
+    end = actions.header_end(io.BytesIO(mail), 10000)
+    head, pieces = actions.stripped(mail[:end], end, len(mail), parts, "m1")
+    return email.message_from_bytes(head + actions.Splice(io.BytesIO(mail), pieces).read(), policy=email.policy.default)
+
+
+def test_a_stripped_part_is_replaced_by_a_note_and_the_rest_keeps_its_bytes():
+    message = stripped(MULTI, "2/inside.zip/run.exe")
+    texts = [part.get_content() for part in message.iter_parts()]
+    assert message.defects == []
+    assert (texts[0].strip(), texts[2].strip()) == ("keep me", "fine")
+    assert "(run.exe) was removed" in texts[1]
+    assert "m1" in texts[1]
+
+
+def test_a_mail_that_is_one_bad_part_becomes_the_note():
+    message = stripped(
+        b"Subject: s\r\nContent-Type: application/x\r\nContent-Transfer-Encoding: base64\r\n\r\nTVo=", "1"
+    )
+    assert message["Subject"] == "s"
+    assert message.get_content_type() == "text/plain"
+    assert "was removed" in message.get_content()
+
+
+def test_a_part_inside_a_part_that_goes_is_gone_with_it():
+    inner = b"Content-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nhello"
+    mail = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + inner + b"\r\n--b--\r\n"
+    message = stripped(mail, "1", "1")
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain"]
+
+
+def test_what_names_no_part_cannot_be_stripped():
+    assert stripped(MULTI, "") is None
+    assert stripped(MULTI, "7") is None

@@ -1,0 +1,330 @@
+"""The whole judgement on the real store and the real sandbox: what is taken, what is refused, what is left behind."""
+
+import asyncio
+import io
+import os
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from gateway import accounts
+from gateway.accounts import Authenticator
+from gateway.model import Action, Envelope, ListenerKind, Recipient, Session, State, Temporary
+from gateway.pipeline.intake import Intake, Kind
+from gateway.stages import files
+from gateway.state import LocalState
+from gateway.store import mailbox, messages, queue, tracking
+from gateway.store.engine import StorageFull, Store
+
+WORLD = Session(ip_address("192.0.2.1"), helo="peer.example")
+USER = Session(ip_address("127.0.0.1"), "submission", ListenerKind.SUBMISSION, "pc", "TLSv1.3", "alice")
+GOOD = (
+    b"From: a@s.example\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\nSubject: hi\r\nMessage-ID: <1@s>\r\n\r\nhello\r\n"
+)
+GTUBE = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+
+
+class Silent:
+    """A DNS without records."""
+
+    async def nothing(self, name):
+        return ()
+
+    a = aaaa = mx = txt = ptr = nothing
+
+
+QUIET = {
+    "antivirus": '[settings]\nsockets = ["unix:/nonexistent"]\n[actions]\ninfected = "reject"\nencrypted = "quarantine"\n'
+    'unscanned = "quarantine"\nerror = "accept"\n',
+    "routes": 'local = ["ours.example"]\npostmaster = "alice@ours.example"\n'
+    '[[routes]]\ndomains = ["inside.example"]\naccept_from_world = true\n[routes.via]\nhost = "10.0.0.1"\n',
+}
+
+
+class Site:
+    """A gateway without sockets: store, sandbox and policies of a test's own."""
+
+    def __init__(self, folder, **policies):
+        for name, text in (QUIET | policies).items():
+            (folder / f"{name}.toml").write_text(text)
+        self.store = Store(f"sqlite:///{folder}/test.db")
+        self.store.migrate()
+        with self.store.begin() as conn:
+            for name in ("alice", "bob"):
+                accounts.add(conn, name, accounts.hash_password("secret"), [f"{name}@ours.example"])
+        state = LocalState(folder / "state")
+        self.intake = Intake(
+            self.store, Authenticator(self.store), Silent(), state, hostname="gw.example", configured=folder
+        )
+
+    def run(self, work):
+        async def guarded():
+            await self.intake.start(1)
+            try:
+                return await work(self.intake)
+            finally:
+                await self.intake.close()
+                await self.store.aclose()
+
+        return asyncio.run(guarded())
+
+    def send(self, data=GOOD, *recipients, session=WORLD, sender="a@s.example", **envelope):
+        """The outcome at each step of one mail: a list that ends with what the data got."""
+
+        async def work(intake):
+            return await dialog(intake, data, recipients or ("alice@ours.example",), session, sender, **envelope)
+
+        return self.run(work)
+
+    def all(self):
+        with self.store.reading() as conn:
+            return tracking.find(conn, limit=50)
+
+
+async def dialog(intake, data, recipients, session, sender, **words):
+    visit = intake.visit()
+    envelope = Envelope(sender, **words)
+    outcomes = [await visit.connect(session), await visit.sender(session, envelope)]
+    taken = []
+    for address in recipients:
+        one = address if isinstance(address, Recipient) else Recipient(address)
+        outcomes.append(await visit.recipient(session, envelope, one))
+        if outcomes[-1].kind is Kind.OK:
+            taken.append(one)
+    if taken:
+        with io.FileIO(os_memfd(data), "rb+") as spool:
+            outcomes.append(await visit.message(session, replace(envelope, recipients=tuple(taken)), spool, len(data)))
+    return outcomes
+
+
+def os_memfd(data):
+    fd = os.memfd_create("test")
+    os.write(fd, data)
+    return fd
+
+
+@pytest.fixture
+def site(tmp_path):
+    return lambda **policies: Site(tmp_path, **policies)
+
+
+def stored(store, mail_id):
+    with store.reading() as conn:
+        return b"".join(messages.read_chunks(conn, mail_id))
+
+
+def test_a_good_mail_is_in_the_mailbox_with_our_fields_on_top_and_its_body_untouched(site):
+    here = site()
+    *_, outcome = here.send(GOOD)
+    assert outcome.kind is Kind.OK
+    with here.store.reading() as conn:
+        (message,) = mailbox.listing(conn, "alice")
+        life = tracking.life(conn, outcome.id)
+    data = stored(here.store, outcome.id)
+    assert data.startswith(b"Received: from peer.example ([192.0.2.1])\r\n\tby gw.example")
+    assert b"X-Gatepost-Id: " + outcome.id.encode() in data
+    assert data.endswith(GOOD)
+    assert message.size > len(data)
+    assert life is not None
+
+
+@pytest.mark.parametrize(
+    ("recipient", "session", "kind"),
+    [
+        ("alice@ours.example", WORLD, Kind.OK),
+        ("Alice+tag@ours.example", WORLD, Kind.OK),
+        ("postmaster", WORLD, Kind.OK),
+        ("Postmaster@ours.example", WORLD, Kind.OK),
+        ("x@inside.example", WORLD, Kind.OK),
+        ("nobody@ours.example", WORLD, Kind.NO_SUCH_USER),
+        ("x@elsewhere.example", WORLD, Kind.NOT_OURS),
+        ("x@[127.0.0.1]", WORLD, Kind.NOT_OURS),
+        ("x@ours.example.elsewhere.example", WORLD, Kind.NOT_OURS),
+        ("x%elsewhere.example@ours.example", WORLD, Kind.NO_SUCH_USER),
+        ("x@elsewhere.example", USER, Kind.OK),
+        ("nobody@ours.example", USER, Kind.NO_SUCH_USER),
+    ],
+)
+def test_recipients_are_ours_or_may_be_relayed_to_or_refused(site, recipient, session, kind):
+    sender = "alice@ours.example" if session.user else "a@s.example"
+    assert site().send(GOOD, recipient, session=session, sender=sender)[2].kind is kind
+
+
+@pytest.mark.parametrize(
+    ("sender", "kind"),
+    [("alice@ours.example", Kind.OK), ("bob@ours.example", Kind.NOT_YOURS), ("x@s.example", Kind.NOT_YOURS), ("", Kind.NOT_YOURS)],
+)  # fmt: skip
+def test_a_user_sends_as_the_addresses_of_the_account(site, sender, kind):
+    assert site().send(GOOD, session=USER, sender=sender)[1].kind is kind
+
+
+def test_a_mail_that_all_refuse_is_rejected_and_leaves_a_record_without_bytes(site):
+    here = site()
+    *_, outcome = here.send(GOOD + GTUBE)
+    assert (outcome.kind, outcome.reference) == (Kind.REJECTED, "spam/gtube")
+    (record,) = here.all()
+    assert record.id == outcome.id
+    assert stored(here.store, outcome.id) == b""
+
+
+def test_one_recipient_who_defers_defers_the_mail_for_all(site):
+    text = '[[exceptions]]\nrecipients = ["bob@*"]\nactions.gtube = "defer"\n[[exceptions]]\nactions.gtube = "accept"\n'
+    here = site(spam=shipped("spam") + text)
+    *_, outcome = here.send(GOOD + GTUBE, "alice@ours.example", "bob@ours.example")
+    assert outcome.kind is Kind.DEFERRED
+    with here.store.reading() as conn:
+        assert mailbox.listing(conn, "alice") == []
+
+
+def test_where_one_accepts_those_who_would_refuse_get_it_held(site):
+    here = site(spam=shipped("spam") + '[[exceptions]]\nrecipients = ["bob@*"]\nactions.gtube = "accept"\n')
+    *_, outcome = here.send(GOOD + GTUBE, "alice@ours.example", "bob@ours.example")
+    assert outcome.kind is Kind.OK
+    with here.store.reading() as conn:
+        assert len(mailbox.listing(conn, "bob")) == 1
+        assert mailbox.listing(conn, "alice") == []
+        assert queue.counts(conn)[State.HELD] == 1
+
+
+def test_a_stripped_copy_is_delivered_and_the_original_is_held(site):
+    mail = (
+        b"From: a@s.example\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+        b"--b\r\n\r\nsee attachment\r\n--b\r\nContent-Disposition: attachment; filename=run.exe\r\n\r\nMZ\r\n--b--\r\n"
+    )
+    text = '[[exceptions]]\nactions.executable = "strip"\n'
+    here = site(attachments=shipped("attachments") + text)
+    *_, outcome = here.send(mail)
+    assert outcome.kind is Kind.OK
+    with here.store.reading() as conn:
+        assert len(mailbox.listing(conn, "alice")) == 1
+        assert queue.counts(conn)[State.HELD] == 1
+        ids = [found.id for found in tracking.find(conn, limit=9)]
+    copy = next(one for one in ids if one != outcome.id)
+    assert stored(here.store, outcome.id).endswith(mail)
+    assert b"was removed by the mail gateway" in stored(here.store, copy)
+    assert b"MZ\r\n" not in stored(here.store, copy)
+
+
+def test_a_mail_with_more_than_fifty_hops_is_a_loop(site):
+    hops = b"Received: by x\r\n" * 51
+    assert site().send(hops + GOOD)[-1].kind is Kind.LOOP
+
+
+def test_a_header_over_its_limit_is_too_big(site):
+    assert site().send(b"X: " + b"a" * 300_000 + b"\r\n" + GOOD)[-1].kind is Kind.TOO_BIG
+
+
+def test_a_scanner_out_of_reach_defers_by_the_shipped_policy(site):
+    text = shipped("antivirus").replace("unix:/run/clamav/clamd.ctl", "unix:/nonexistent/a")
+    text = text.replace("unix:var/run/clamd.sock", "unix:/nonexistent/b").replace(
+        "127.0.0.1:3310", "unix:/nonexistent/c"
+    )
+    *_, outcome = site(antivirus=text).send(GOOD)
+    assert (outcome.kind, outcome.reference) == (Kind.DEFERRED, "antivirus/error")
+
+
+@pytest.mark.parametrize(("error", "kind"), [(StorageFull("full"), Kind.FULL), (Temporary("locked"), Kind.UNAVAILABLE)])
+def test_a_store_that_cannot_keep_it_takes_no_mail(site, monkeypatch, error, kind):
+    here = site()
+
+    async def fail(work):
+        raise error
+
+    async def work(intake):
+        monkeypatch.setattr(intake, "keep", fail)
+        return await dialog(intake, GOOD, ["alice@ours.example"], WORLD, "a@s.example")
+
+    assert here.run(work)[-1].kind is kind
+
+
+def test_a_store_out_of_reach_answers_unavailable_at_rcpt(site, monkeypatch):
+    here = site()
+
+    async def fail(work):
+        raise Temporary("locked")
+
+    async def work(intake):
+        monkeypatch.setattr(intake.store, "read", fail)
+        return await dialog(intake, GOOD, ["alice@ours.example"], WORLD, "a@s.example")
+
+    assert here.run(work)[-1].kind is Kind.UNAVAILABLE
+
+
+def test_a_success_notice_is_owed_for_a_mailbox_and_never_to_the_null_sender(site):
+    one = Recipient("alice@ours.example", frozenset({"SUCCESS"}))
+    here = site()
+    here.send(GOOD, one)
+    with here.store.begin() as conn:
+        assert [d.notice.value for d in queue.owed_notices(conn, "t", 9, 1e12, 60)] == ["delivered"]
+
+
+def test_a_dry_run_keeps_nothing_and_says_everything(site):
+    here = site()
+
+    async def work(intake):
+        with io.FileIO(os_memfd(GOOD + GTUBE), "rb+") as message:
+            envelope = Envelope("a@s.example", (Recipient("alice@ours.example"),))
+            return await intake.visit().explain(WORLD, envelope, message)
+
+    explained = here.run(work)
+    verdict = explained.verdicts["alice@ours.example"]
+    assert verdict.action is Action.REJECT
+    assert "spam says gtube" in verdict.sentence
+    assert here.all() == []
+
+
+def test_an_edited_policy_comes_in_force_whole_or_not_at_all(site, tmp_path):
+    here = site()
+
+    async def work(intake):
+        first = intake.policies.version
+        (tmp_path / "score.toml").write_text("quarantine = 9.0\nreject = 1.0\n")
+        refused = await intake.reload()
+        same = intake.policies.version == first
+        (tmp_path / "score.toml").write_text("quarantine = 1.0\nreject = 9.0\n")
+        taken = await intake.reload()
+        outcomes = await dialog(intake, GOOD, ["alice@ours.example"], WORLD, "a@s.example")
+        return refused, same, taken, intake.policies.version != first, outcomes[-1].kind
+
+    assert here.run(work) == (False, True, True, True, Kind.OK)
+
+
+def test_mail_flows_while_policies_are_swapped(site, tmp_path):
+    here = site()
+
+    async def work(intake):
+        async def stream():
+            return [
+                (await dialog(intake, GOOD, ["alice@ours.example"], WORLD, "a@s.example"))[-1].kind for _ in range(15)
+            ]
+
+        streams = asyncio.gather(stream(), stream())
+        for number in range(3):
+            (tmp_path / "score.toml").write_text(f"quarantine = 5.{number}\nreject = 12.0\n")
+            await intake.reload()
+        return [kind for kinds in await streams for kind in kinds]
+
+    assert set(here.run(work)) == {Kind.OK}
+
+
+def test_a_notice_and_its_settlement_are_one_transaction(site):
+    here = site()
+
+    async def work(intake):
+        def fail(conn):
+            raise LookupError("settlement")
+
+        with pytest.raises(LookupError):
+            await intake.notify(b"Subject: x\r\n\r\n", Recipient("alice@ours.example"), fail)
+        await intake.notify(b"Subject: y\r\n\r\n", Recipient("alice@ours.example"), lambda conn: None)
+        await intake.notify(b"Subject: z\r\n\r\n", Recipient("gone@ours.example"), lambda conn: None)
+
+    here.run(work)
+    with here.store.reading() as conn:
+        assert len(mailbox.listing(conn, "alice")) == 1
+        assert len(tracking.find(conn, limit=9)) == 1
+
+
+def shipped(name: str) -> str:
+    return files(None)[name].read_text()

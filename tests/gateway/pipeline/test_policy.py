@@ -1,0 +1,131 @@
+"""Policies decide: what loads, what is refused and in which words, and what a set says of findings."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from gateway.model import Action, Envelope, Finding, ListenerKind, Mail, Recipient, Session
+from gateway.pipeline import policy
+from gateway.toml import FaultyFiles
+
+INBOUND = Mail("m1", Session(ip_address("192.0.2.1")), Envelope("a@sender.example", (Recipient("b@ours.example"),)))
+OUTBOUND = replace(INBOUND, session=replace(INBOUND.session, kind=ListenerKind.SUBMISSION, user="bob"))
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Write policy files of a site's own, and load the set."""
+
+    def load(**texts: str) -> policy.Policies:
+        for stem, text in texts.items():
+            (tmp_path / f"{stem}.toml").write_text(text)
+        return policy.load(tmp_path, None)
+
+    return load
+
+
+def faults(site, **texts: str) -> list[str]:
+    with pytest.raises(FaultyFiles) as caught:
+        site(**texts)
+    return [str(fault).partition("/")[2].rpartition("/")[2] for fault in caught.value.faults]
+
+
+def test_the_shipped_policies_load_and_decide_every_code():
+    policies = policy.load(None, None)
+    for one in policies.by_name.values():
+        codes = one.filter.codes if one.filter else {"unscannable"}
+        for code in codes | {"error"}:
+            assert policies.decide({one.name: [Finding(code)]}, INBOUND, "b@ours.example")
+
+
+def test_an_error_of_a_shipped_filter_never_passes_unseen():
+    policies = policy.load(None, None)
+    for name in policies.by_name:
+        verdict = policies.decide({name: [Finding("error")]}, INBOUND, "b@ours.example")
+        assert verdict.action is not Action.ACCEPT or verdict.score > 0, name
+
+
+def test_the_strictest_word_wins_and_numbers_add_up(site):
+    policies = site(
+        attachments='[actions]\nexecutable = "tag"\ndisguised = "quarantine"\nencrypted = 2.5\nerror = "defer"\n',
+        score="quarantine = 5.0\nreject = 7.0\n",
+    )
+    one = policies.decide({"attachments": [Finding("executable"), Finding("disguised")]}, INBOUND, "b@ours.example")
+    assert one.action is Action.QUARANTINE
+    two = policies.decide({"attachments": [Finding("encrypted"), Finding("encrypted")]}, INBOUND, "b@ours.example")
+    assert (two.action, two.score) == (Action.QUARANTINE, 5.0)
+    three = policies.decide({"attachments": [Finding("encrypted")] * 3}, INBOUND, "b@ours.example")
+    assert three.action is Action.REJECT
+
+
+BASE = '[actions]\nexecutable = "reject"\ndisguised = "reject"\nencrypted = "reject"\nerror = "defer"\n'
+
+
+@pytest.mark.parametrize(
+    ("exception", "mail", "recipient", "action"),
+    [
+        ('recipients = ["*@lab.example"]', INBOUND, "b@LAB.example", "tag"),
+        ('recipients = ["*@lab.example"]', INBOUND, "b@ours.example", "reject"),
+        ('senders = ["*@sender.example"]', INBOUND, "b@ours.example", "tag"),
+        ('senders = ["*@other.example"]', INBOUND, "b@ours.example", "reject"),
+        ('peers = ["192.0.2.0/24"]', INBOUND, "b@ours.example", "tag"),
+        ('peers = ["198.51.100.0/24"]', INBOUND, "b@ours.example", "reject"),
+        ('users = ["bob"]', OUTBOUND, "b@ours.example", "tag"),
+        ('users = ["bob"]', INBOUND, "b@ours.example", "reject"),
+        ('direction = "outbound"', OUTBOUND, "b@ours.example", "tag"),
+        ('direction = "outbound"', INBOUND, "b@ours.example", "reject"),
+        ('senders = ["*@sender.example"]\nrecipients = ["*@lab.example"]', INBOUND, "b@ours.example", "reject"),
+    ],
+)
+def test_exceptions_cover_what_all_their_patterns_match(site, exception, mail, recipient, action):
+    policies = site(attachments=f'{BASE}[[exceptions]]\n{exception}\nactions.executable = "tag"\n')
+    assert policies.decide({"attachments": [Finding("executable")]}, mail, recipient).action.value == action
+
+
+def test_the_first_exception_that_names_the_code_wins(site):
+    rules = '[[exceptions]]\nactions.disguised = "tag"\n[[exceptions]]\nactions.executable = "quarantine"\n'
+    policies = site(attachments=BASE + rules + '[[exceptions]]\nactions.executable = "accept"\n')
+    assert policies.decide({"attachments": [Finding("executable")]}, INBOUND, "x@y").action is Action.QUARANTINE
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (BASE.replace("error = ", "# error = "), "attachments.toml:1: actions.error: is undecided (add e.g. error"),
+        (BASE + 'executible = "tag"\n', "attachments.toml:6: actions.executible: no such finding (did you mean exec"),
+        (BASE.replace('"defer"', '"refuse"'), "attachments.toml:5: actions.error: an effect is a finite number"),
+        (BASE.replace('"defer"', "true"), "attachments.toml:5: actions.error: an effect"),
+        (BASE.replace('"defer"', "nan"), "attachments.toml:5: actions.error: an effect"),
+        (BASE.replace('"defer"', "-inf"), "attachments.toml:5: actions.error: an effect"),
+        (BASE.replace('"defer"', '"12"'), "attachments.toml:5: actions.error: an effect"),
+        (BASE.replace('"defer"', "[1]"), "attachments.toml:5: actions.error: an effect"),
+        ("[settings]\nsufixes = []\n" + BASE, "attachments.toml:2: settings.sufixes: is not a known setting (did you"),
+        ("[settings]\nsuffixes = 3\n" + BASE, "attachments.toml:2: settings.suffixes: "),
+        ("timeout = 'soon'\n" + BASE, "attachments.toml:1: timeout: a time is written like"),
+        (BASE + "[[exceptions]]\npeers = ['10.0.0.1/8']\nactions.error='tag'\n", "attachments.toml:7: exceptions.0.peers"),
+        (BASE + "[[exceptions]]\nwho = 'me'\nactions.error='tag'\n", "attachments.toml:7: exceptions.0.who: is not"),
+        ("[actions\n", "attachments.toml:1: is not TOML"),
+    ],
+)  # fmt: skip
+def test_a_faulty_policy_is_refused_with_place_and_cure(site, text, fault):
+    assert any(line.startswith(fault) for line in faults(site, attachments=text)), faults(site, attachments=text)
+
+
+def test_a_policy_without_a_filter_is_refused(site):
+    assert faults(site, atachments=BASE)[0].startswith("atachments.toml: there is no filter and no stage named")
+
+
+def test_every_fault_of_every_file_is_told_at_once(site):
+    found = faults(site, attachments="[actions]\n", score="quarantine = 'x'\n", edge="bogus = 1\n")
+    assert {line.partition(":")[0] for line in found} == {"attachments.toml", "score.toml", "edge.toml"}
+
+
+def test_thresholds_that_contradict_each_other_are_refused(site):
+    assert "quarantine must not be higher" in faults(site, score="quarantine = 9.0\nreject = 5.0\n")[0]
+
+
+def test_a_set_is_named_by_its_texts(site):
+    first = site(score="quarantine = 5.0\nreject = 7.0\n")
+    assert site(score="quarantine = 5.0\nreject = 7.0\n").version == first.version
+    assert site(score="quarantine = 5.0\nreject = 7.5\n").version != first.version
