@@ -1,0 +1,166 @@
+"""Does the mail carry a file that runs when somebody opens it, or one that nobody can look into?
+
+Names are read as a desktop reads them, and the first bytes count whatever the name says. Archives were opened by the
+parser: their members are parts like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gateway.model import Finding, Found, Mail, Part, Stage
+
+MAX_NAME = 255
+"""Characters that a file name can have on a desktop; what stands behind them nobody sees."""
+
+# Bidirectional controls turn the end of a name around: "gpj.exe" is shown as "exe.jpg" (CVE-2009-3376 and many since).
+_TURNED = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_INVISIBLE = re.compile("[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]")
+_PADDED = re.compile(r"\s{4,}\.\S{1,12}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What counts as able to run, by name and by first bytes. Suffixes begin with a dot; case does not matter."""
+
+    suffixes: tuple[str, ...] = (
+        *(".ade", ".adp", ".apk", ".application", ".appref-ms", ".appx", ".appxbundle", ".bat", ".chm", ".cmd", ".com"),
+        *(
+            ".cpl",
+            ".diagcab",
+            ".dll",
+            ".dmg",
+            ".exe",
+            ".gadget",
+            ".hta",
+            ".img",
+            ".inf",
+            ".ins",
+            ".iso",
+            ".isp",
+            ".jar",
+        ),
+        *(
+            ".jnlp",
+            ".js",
+            ".jse",
+            ".library-ms",
+            ".lnk",
+            ".mde",
+            ".mjs",
+            ".msc",
+            ".msi",
+            ".msix",
+            ".msixbundle",
+            ".msp",
+        ),
+        *(
+            ".mst",
+            ".pif",
+            ".pkg",
+            ".ps1",
+            ".psm1",
+            ".rdp",
+            ".reg",
+            ".scf",
+            ".scr",
+            ".sct",
+            ".search-ms",
+            ".shb",
+            ".sys",
+        ),
+        *(".settingcontent-ms", ".udf", ".url", ".vb", ".vbe", ".vbs", ".vhd", ".vhdx", ".ws", ".wsc", ".wsf", ".wsh"),
+        *(".xll",),
+    )
+    """Suffixes of files that run, install, mount, or start another program when they are opened."""
+
+    types: tuple[str, ...] = (
+        *("application/x-dosexec", "application/x-executable", "application/x-sharedlib", "application/x-mach-binary"),
+        *("application/java-vm", "application/java-archive", "application/x-ms-shortcut", "application/x-url-shortcut"),
+        *("application/x-vhd", "application/x-iso9660-image", "application/vnd.ms-htmlhelp", "text/x-wsf"),
+    )
+    """Media types that run, as the first bytes tell them."""
+
+    documents: tuple[str, ...] = (
+        *(".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".odt", ".ods", ".rtf", ".txt", ".csv", ".eml"),
+        *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".mp3", ".mp4", ".wav", ".htm", ".html"),
+        *(".xml", ".zip", ".rar", ".7z"),
+    )
+    """Suffixes that people open without a thought: a program behind one of them is disguised."""
+
+
+class Filter:
+    """Looks at every part by itself."""
+
+    stage: ClassVar[Stage] = Stage.MESSAGE
+    codes: ClassVar[frozenset[str]] = frozenset({"executable", "disguised", "encrypted"})
+    after: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, settings: Settings) -> None:
+        if wrong := [suffix for suffix in settings.suffixes + settings.documents if not suffix.startswith(".")]:
+            raise ValueError(f"a suffix begins with a dot, not so {wrong[0]!r}")
+        self._suffixes = tuple(suffix.lower() for suffix in settings.suffixes)
+        self._documents = tuple(suffix.lower() for suffix in settings.documents)
+        self._types = frozenset(kind.lower() for kind in settings.types)
+
+    def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
+        """At most two findings for each part: what it does when it is opened, and whether it is locked."""
+        return [finding for part in mail.content.parts for finding in self._of(part)]
+
+    def _of(self, part: Part) -> Sequence[Finding]:
+        findings = []
+        if why := self._disguise(part):
+            findings.append(Finding("disguised", why, part.path))
+        elif why := self._runs(part):
+            findings.append(Finding("executable", why, part.path))
+        if part.encrypted:
+            findings.append(Finding("encrypted", _named(part), part.path))
+        return findings
+
+    def _disguise(self, part: Part) -> str:
+        """How *part* hides what it is, or ""."""
+        name = _visible(part.filename)
+        if _TURNED.search(part.filename):
+            return f"{_named(part)} is written partly from right to left"
+        if len(part.filename) > MAX_NAME:
+            return f"{_named(part)} has a name too long to be read to its end"
+        if self._is_runnable(name) and (_PADDED.search(name) or self._is_document(name.rpartition(".")[0].rstrip())):
+            return f"{_named(part)} has two suffixes"
+        if self._runs_by_content(part) and (self._is_document(name) or _is_media(part.media_type)):
+            return f"{_named(part)} is {part.sniffed}"
+        return ""
+
+    def _runs(self, part: Part) -> str:
+        """Why *part* can run, or ""."""
+        if self._is_runnable(_visible(part.filename)):
+            return _named(part)
+        return f"{_named(part)} is {part.sniffed}" if self._runs_by_content(part) else ""
+
+    def _is_runnable(self, name: str) -> bool:
+        return name.endswith(self._suffixes)
+
+    def _is_document(self, name: str) -> bool:
+        return name.endswith(self._documents)
+
+    def _runs_by_content(self, part: Part) -> bool:
+        """Whether the first bytes are a program's. A text may begin with "MZ" too, but it has no NUL."""
+        text_only = part.media_type.startswith("text/") and part.text != "" and "\0" not in part.text
+        return part.sniffed in self._types and not text_only
+
+
+def _visible(filename: str) -> str:
+    """The name a desktop would open *filename* by: no folders, nothing invisible, no dots or spaces at its end."""
+    base = re.split(r"[/\\]", filename)[-1] if len(filename) <= MAX_NAME else filename[-MAX_NAME:]
+    return _INVISIBLE.sub("", base).lstrip(" \t\"'").rstrip(" .\t\"'").lower()
+
+
+def _is_media(media_type: str) -> bool:
+    return media_type.startswith(("image/", "audio/", "video/")) or media_type == "application/pdf"
+
+
+def _named(part: Part) -> str:
+    """The name of *part* for people: what is invisible is shown as "?"."""
+    return _INVISIBLE.sub("?", part.filename)[:100] or "a part without a name"
