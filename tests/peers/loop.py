@@ -15,6 +15,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 LIFETIME = 60.0  # seconds until a connection is cut, whatever it is about
 STOP = 10.0  # seconds for the thread to start, and to end
 LINE = 1 << 20  # bytes
+# Turns of the loop, at most, from accept to our task; a connection between them when its server closes is never closed.
+ACCEPTING = 5
 
 
 class _Server:
@@ -43,6 +45,9 @@ class _Server:
         server = await asyncio.start_server(self._accept, sock=self._listener, ssl=self._tls, limit=LINE)
         self.started.set_result(lambda: loop.call_soon_threadsafe(stop.set))
         await stop.wait()
+        loop.remove_reader(self._listener)
+        for _ in range(ACCEPTING):
+            await asyncio.sleep(0)
         server.close()
         for task in self._tasks:
             task.cancel()
