@@ -162,7 +162,9 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(self._limits.linger):
                 await self._lost.wait()
         except TimeoutError:
-            self._transport.abort()
+            pass
+        finally:
+            self._transport.abort()  # nothing, where it is closed already
 
     def turn_away(self, words: bytes) -> None:
         """Say *words* and hang up, with no session."""

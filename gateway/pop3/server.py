@@ -158,9 +158,11 @@ class Session:
             await self._leave()
 
     async def _leave(self) -> None:
-        if self._lease is not None:
-            await self._lease.give_back()
-        await self._connection.close()
+        try:
+            if self._lease is not None:
+                await self._lease.give_back()
+        finally:
+            await self._connection.close()
         if self._user:
             seconds = round(time.monotonic() - self._began, 1)
             counts = {"sent": self._sent, "deleted": self._deleted, "seconds": seconds, "end": self._why}

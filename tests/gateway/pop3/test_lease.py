@@ -1,0 +1,116 @@
+"""A lease is one session's, is given back once, and is lost only when somebody else may have it."""
+
+import asyncio
+import time
+
+import pytest
+
+from gateway.model import Temporary
+from gateway.pop3.lease import Lease
+from gateway.store import mailbox
+
+
+class Losses:
+    """Counts how often a lease was lost."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+
+
+@pytest.fixture
+def losses():
+    return Losses()
+
+
+def test_one_session_has_the_maildrop_at_a_time(store, losses):
+    async def scenario():
+        one, other = (Lease(store, "alice", 60, losses) for _ in range(2))
+        assert await one.take()
+        assert not await other.take()
+        await other.give_back()
+        assert not await other.take()
+        await one.give_back()
+        assert await Lease(store, "alice", 60, losses).take()
+
+    asyncio.run(scenario())
+    assert losses.count == 0
+
+
+def test_what_was_deleted_is_given_back_at_once(store, losses, filled, left):
+    async def scenario():
+        one = Lease(store, "alice", 60, losses)
+        assert await one.take()
+        assert await one.delete([1, 3])
+        assert await Lease(store, "alice", 60, losses).take()
+        await one.give_back()
+
+    asyncio.run(scenario())
+    assert left() == ["second.2"]
+
+
+def test_another_mailbox_is_never_deleted_from(store, losses, filled, left):
+    async def scenario():
+        one = Lease(store, "alice", 60, losses)
+        assert await one.take()
+        await one.delete([4])
+
+    asyncio.run(scenario())
+    assert left("bob") == ["his.4"]
+
+
+def test_a_lost_lease_is_told_once_and_deletes_nothing(store, losses, filled, left):
+    async def scenario():
+        one = Lease(store, "alice", 0.06, losses)
+        assert await one.take()
+        with store.begin() as conn:
+            mailbox.lock(conn, "alice", "thief", time.time() + 100, 60)
+        await asyncio.sleep(0.1)
+        assert not await one.delete([1])
+
+    asyncio.run(scenario())
+    assert losses.count == 1
+    assert len(left()) == 3
+
+
+class Unreachable:
+    """The store, until it is out of reach."""
+
+    def __init__(self, store):
+        self._store = store
+        self.gone = False
+
+    async def write(self, work):
+        if self.gone:
+            raise Temporary("out of reach")
+        return await self._store.write(work)
+
+
+def test_a_store_out_of_reach_for_a_moment_costs_no_lease(store, losses):
+    async def scenario():
+        flaky = Unreachable(store)
+        one = Lease(flaky, "alice", 0.3, losses)
+        assert await one.take()
+        flaky.gone = True
+        await asyncio.sleep(0.15)
+        flaky.gone = False
+        await asyncio.sleep(0.4)
+        await one.give_back()
+
+    asyncio.run(scenario())
+    assert losses.count == 0
+
+
+def test_a_store_out_of_reach_for_long_costs_the_lease(store, losses):
+    async def scenario():
+        flaky = Unreachable(store)
+        one = Lease(flaky, "alice", 0.06, losses)
+        assert await one.take()
+        flaky.gone = True
+        await asyncio.sleep(0.2)
+        await one.give_back()
+
+    asyncio.run(scenario())
+    assert losses.count == 1
