@@ -11,6 +11,7 @@ from gateway.store import schema
 
 TEXT = 512
 """Characters kept of a remote reply or any other text of an event."""
+_ADD = insert(schema.event)
 
 
 class Entry(NamedTuple):
@@ -32,4 +33,4 @@ def record(conn: Connection, entries: Iterable[Entry]) -> None:
     """Append *entries* to the journal."""
     rows = [entry._replace(text=clean(entry.text))._asdict() for entry in entries]
     if rows:
-        conn.execute(insert(schema.event), rows)
+        conn.execute(_ADD, rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, delete, exists, insert, or_, select, update
@@ -23,6 +23,7 @@ EVIDENCE = 4 << 20
 HEADER_TEXT = 998
 """Characters kept of a header field (the longest line of RFC 5322 2.1.1)."""
 _SWEPT = 500  # mails in one transaction
+_ADD_MESSAGE, _ADD_EVIDENCE, _ADD_CHUNK = map(insert, (schema.message, schema.evidence, schema.chunk))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,40 +65,49 @@ def accept(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:
     """Store the mail, its bytes and one delivery for each of *rows*. It is ours when the transaction is durable."""
     if all(row.state is State.REFUSED for row in rows):
         raise ValueError("nobody accepts this mail")
-    _store(conn, draft, rows)
-    chunks, size = _store_bytes(conn, draft)
-    conn.execute(update(schema.message).where(schema.message.c.id == draft.id).values(chunks=chunks, size=size))
+    size = len(draft.header) + draft.body.seek(0, SEEK_END)
+    _store(conn, draft, rows, size=size, chunks=-(-size // CHUNK))
+    if sum(_store_chunks(conn, draft)) != size:
+        raise ValueError("the body changed while it was read")
 
 
 def refuse(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:
     """Keep a record of a mail that was refused or deferred, without its bytes."""
     if any(row.state is not State.REFUSED for row in rows):
         raise ValueError("a refused mail has no other deliveries")
-    _store(conn, draft, rows)
+    _store(conn, draft, rows, size=draft.size, chunks=0)
 
 
-def _store(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:
-    conn.execute(insert(schema.message), _message_values(draft))
-    conn.execute(insert(schema.evidence), {"message_id": draft.id, "document": _document(draft.evidence)})
+def _store(conn: Connection, draft: Draft, rows: Sequence[Row], *, size: int, chunks: int) -> None:
+    conn.execute(_ADD_MESSAGE, {**_message_values(draft), "size": size, "chunks": chunks})
+    conn.execute(_ADD_EVIDENCE, {"message_id": draft.id, "document": _document(draft.evidence)})
     if rows:
         queue.enter(conn, [_delivery_values(draft.id, row) for row in rows], draft.received_at)
 
 
-def _store_bytes(conn: Connection, draft: Draft) -> tuple[int, int]:
-    """How many chunks the message makes, and how many octets."""
-    number = size = 0
-    for data in _blocks(draft.header, draft.body):
-        conn.execute(insert(schema.chunk), {"message_id": draft.id, "n": number, "data": data})
-        number, size = number + 1, size + len(data)
-    return number, size
+def _store_chunks(conn: Connection, draft: Draft) -> Iterator[int]:
+    """Store the bytes; the sizes of the chunks."""
+    for n, data in enumerate(_blocks(draft.header, draft.body)):
+        conn.execute(_ADD_CHUNK, {"message_id": draft.id, "n": n, "data": data})
+        yield len(data)
 
 
 def _blocks(header: bytes, body: BinaryIO) -> Iterator[bytes]:
+    """Header and body in blocks of `CHUNK` octets; only the last is shorter."""
     body.seek(0)
-    block = header + body.read(max(CHUNK - len(header), 0))
-    while block:
+    head = BytesIO(header)
+    while block := head.read(CHUNK):
+        yield block + _exactly(body, CHUNK - len(block))
+    while block := _exactly(body, CHUNK):
         yield block
-        block = body.read(CHUNK)
+
+
+def _exactly(body: BinaryIO, size: int) -> bytes:
+    """*size* octets, fewer at the end alone: a file without a buffer may return less than it was asked for."""
+    block = body.read(size)
+    while len(block) < size and (more := body.read(size - len(block))):
+        block += more
+    return block
 
 
 def _message_values(draft: Draft) -> dict[str, Any]:
@@ -120,8 +130,6 @@ def _message_values(draft: Draft) -> dict[str, Any]:
         "subject": clean(draft.subject, HEADER_TEXT),
         "header_from": clean(draft.header_from, HEADER_TEXT),
         "header_message_id": clean(draft.header_message_id, HEADER_TEXT),
-        "size": draft.size,
-        "chunks": 0,
     }
 
 

@@ -54,6 +54,7 @@ LONGEST_LEASE = 3600.0
 _IDS = 500  # in one statement
 _delivery = schema.delivery
 _message = schema.message
+_ADD = insert(_delivery).returning(_delivery.c.id, sort_by_parameter_order=True)
 
 
 def diagram() -> str:
@@ -71,8 +72,7 @@ def enter(conn: Connection, rows: Sequence[Mapping[str, Any]], now: float) -> No
     beginning = {"since": now, "next_attempt": now, "attempts": 0, "lease_owner": "", "lease_until": 0.0}
     values = [{**beginning, "warned": False, "last_reply": "", **row} for row in rows]
     kinds = [FIRST[row["state"]] for row in rows]
-    added = insert(_delivery).returning(_delivery.c.id, sort_by_parameter_order=True)
-    ids = conn.scalars(added, values).all()
+    ids = conn.scalars(_ADD, values).all()
     entries = zip(rows, ids, kinds, strict=True)
     journal.record(conn, [journal.Entry(row["message_id"], id_, now, kind) for row, id_, kind in entries])
 
@@ -250,8 +250,10 @@ def drop(conn: Connection, id_: int, by: str, now: float | None = None) -> bool:
 def retry_now(conn: Connection, id_: int | None = None, by: str = "", now: float | None = None) -> int:
     """Make one queued delivery due, or all of them (None). Return how many are due earlier than before."""
     at = time.time() if now is None else now
-    which = _delivery.c.next_attempt > at if id_ is None else _delivery.c.id == id_
-    return len(_by_hand(conn, "retry_now", at, by, which, next_attempt=at))
+    later = select(_delivery.c.id).where(_delivery.c.state == State.QUEUED, _delivery.c.next_attempt > at)
+    ids = [id_] if id_ is not None else conn.scalars(later).all()
+    by_hand = (_by_hand(conn, "retry_now", at, by, _delivery.c.id.in_(some), next_attempt=at) for some in slices(ids))
+    return sum(len(moved) for moved in by_hand)
 
 
 def _by_hand(
@@ -279,14 +281,24 @@ def list_deliveries(
 ) -> list[Delivery]:
     """Up to *limit* deliveries in *states* with ids below *before*, newest first."""
     older = [] if before is None else [_delivery.c.id < before]
-    query = _selected().where(_delivery.c.state.in_(sorted(states)), *older)
-    return [_delivery_of(row) for row in conn.execute(query.order_by(_delivery.c.id.desc()).limit(limit))]
+    ids = select(_delivery.c.id).where(_delivery.c.state.in_(sorted(states)), *older)
+    return _load(conn, newest(ids, limit))[::-1]
+
+
+def newest(ids: Select[int], limit: int) -> ColumnElement[bool]:
+    """The condition that a delivery is among the last *limit* of *ids*: numbers are sorted here, not whole rows."""
+    return _delivery.c.id.in_(ids.order_by(_delivery.c.id.desc()).limit(limit).scalar_subquery())
 
 
 def counts(conn: Connection) -> dict[State, int]:
     """How many deliveries are in each state."""
     rows = conn.execute(select(_delivery.c.state, func.count()).group_by(_delivery.c.state))
     return dict.fromkeys(State, 0) | {State(state): number for state, number in rows}
+
+
+def oldest(conn: Connection) -> float:
+    """Since when the delivery that is queued for longest is queued, in seconds since the epoch; 0 where none is."""
+    return conn.scalar(select(func.min(_delivery.c.since)).where(_delivery.c.state == State.QUEUED)) or 0.0
 
 
 def _load(conn: Connection, which: ColumnElement[bool]) -> list[Delivery]:

@@ -96,18 +96,15 @@ def find(
     subject: str = "",
     limit: int = 100,
 ) -> list[Tracked]:
-    """Deliveries that match everything given, newest mail first, at most *limit*.
+    """Deliveries that match everything given, the latest first, at most *limit*.
 
     *sender*, *recipient* and *subject* match any part, in either case; *id* is the mail's own or its Message-ID.
     """
     parts = {_message.c.sender: sender, _delivery.c.recipient: recipient, _message.c.subject: subject}
     which = [column.icontains(part, autoescape=True) for column, part in parts.items() if part]
-    query = (
-        _tracked()
-        .where(*which, *_by_id(id), *_by_time(since, until), *_by_outcome(state, action))
-        .order_by(_message.c.received_at.desc(), _delivery.c.id.desc())
-        .limit(min(limit, LIMIT))
-    )
+    which += [*_by_id(id), *_by_time(since, until), *_by_outcome(state, action)]
+    ids = select(_delivery.c.id).join(_message, _message.c.id == _delivery.c.message_id).where(*which)
+    query = _tracked().where(queue.newest(ids, min(limit, LIMIT))).order_by(_delivery.c.id.desc())
     return [_tracked_of(row) for row in conn.execute(query)]
 
 
@@ -131,7 +128,7 @@ def _tracked() -> Any:
 
 def _by_id(wanted: str) -> Iterator[ColumnElement[bool]]:
     if wanted:
-        yield (_message.c.id == wanted) | (_message.c.header_message_id == wanted)
+        yield (_message.c.header_message_id if "@" in wanted else _message.c.id) == wanted
 
 
 def _by_time(since: float | None, until: float | None) -> Iterator[ColumnElement[bool]]:

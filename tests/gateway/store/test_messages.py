@@ -1,6 +1,7 @@
 """Mail goes in whole or not at all, comes out byte by byte the same, and is forgotten when nobody needs it."""
 
 import json
+from dataclasses import replace
 from io import BytesIO
 from ipaddress import ip_address
 
@@ -45,16 +46,37 @@ class Blockwise(BytesIO):
         return super().read(size)
 
 
+def test_a_file_that_reads_in_small_pieces_makes_whole_chunks(draft, change, look):
+    class Pieces(BytesIO):
+        def read(self, size=-1):
+            return super().read(min(size, 1000))
+
+    mail = replace(draft(header=b"h" * (messages.CHUNK + 5)), body=Pieces(b"x" * messages.CHUNK))
+    change(messages.accept, mail, [row()])
+    assert look(stored, mail.id) == mail.header + b"x" * messages.CHUNK
+    assert look(messages.chunk_count, mail.id) == 3
+    assert [len(look(messages.chunk, mail.id, n)) for n in range(3)] == [messages.CHUNK, messages.CHUNK, 5]
+
+
+def test_a_body_that_is_shorter_than_it_says_is_not_accepted(draft, change, look):
+    class Shrinks(BytesIO):
+        def read(self, size=-1):
+            return super().read(size)[:-1]
+
+    with pytest.raises(ValueError, match="changed"):
+        change(messages.accept, replace(draft(), body=Shrinks(b"x" * 100)), [row()])
+    assert look(rows_of, schema.message) == 0
+
+
 SIZES = [0, 1, messages.CHUNK - 15, messages.CHUNK - 14, messages.CHUNK, messages.CHUNK * 3 + 7]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_what_comes_out_is_our_header_and_the_body_byte_by_byte(draft, change, look, size):
-    body = Blockwise(bytes(range(256)) * (size // 256) + bytes(size % 256))
-    body.seek(0, 2)  # wherever its reader stands
-    mail = draft(body=body.getvalue())
+    body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    mail = draft(body)
     change(messages.accept, mail, [row()])
-    whole = mail.header + body.getvalue()
+    whole = mail.header + body
     assert look(stored, mail.id) == whole
     assert look(messages.chunk_count, mail.id) == -(-len(whole) // messages.CHUNK)
     assert look(queue.of_message, mail.id)[0].size == len(whole)
@@ -63,8 +85,7 @@ def test_what_comes_out_is_our_header_and_the_body_byte_by_byte(draft, change, l
 def test_the_body_is_read_from_its_start_and_in_blocks(draft, change, look):
     body = Blockwise(b"x" * (1 << 20))
     body.seek(17)
-    mail = draft()
-    mail = messages.Draft(**{name: getattr(mail, name) for name in mail.__slots__} | {"body": body})
+    mail = replace(draft(), body=body)
     change(messages.accept, mail, [row()])
     assert body.largest <= messages.CHUNK
     assert look(stored, mail.id) == mail.header + b"x" * (1 << 20)
@@ -180,8 +201,7 @@ def test_a_body_that_breaks_off_leaves_nothing(draft, change, look):
                 raise OSError("gone")
             return super().read(size)
 
-    mail = draft()
-    mail = messages.Draft(**{name: getattr(mail, name) for name in mail.__slots__} | {"body": Breaks(b"x" * (1 << 20))})
+    mail = replace(draft(), body=Breaks(b"x" * (1 << 20)))
     with pytest.raises(OSError, match="gone"):
         change(messages.accept, mail, [row()])
     assert look(rows_of, schema.message) == look(rows_of, schema.chunk) == look(rows_of, schema.delivery) == 0
