@@ -77,7 +77,7 @@ class Dovecot:
 @contextmanager
 def run(users: Mapping[str, str], certificate: Certificate) -> Iterator[Dovecot]:
     """A Dovecot with these users (name: password), each with an empty maildir."""
-    processes.require_root()
+    processes.require_root("Dovecot")
     processes.require("dovecot", "/usr/lib/dovecot/pop3")
     with processes.workspace("dovecot") as home:
         port, tls_port = processes.free_port(), processes.free_port()

@@ -112,7 +112,7 @@ def run(
     `tls` offers STARTTLS. `users` (name: password) offers AUTH PLAIN and LOGIN and relays only for those who used it.
     `relay_login` is (name, password) for the relayhost. `settings` go into main.cf last.
     """
-    processes.require_root()
+    processes.require_root("Postfix")
     processes.require(MASTER, "postqueue", "sendmail", *(["saslpasswd2"] if users else []))
     with processes.workspace("postfix") as home:
         port = processes.free_port()
@@ -179,7 +179,7 @@ def _way_out(relayhost: tuple[str, int] | None, login: tuple[str, str] | None) -
 
 
 def _tls(home: Path, tls: Certificate | None) -> dict[str, str]:
-    """master reads the files as root, so they may lie where only root may read."""
+    """smtpd reads the files before it drops root, so they may lie where only root may read."""
     if tls is None:
         return {}
     return {

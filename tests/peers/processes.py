@@ -83,10 +83,10 @@ def require(*programs: str) -> None:
         unavailable(f"needs {', '.join(missing)}: see tests/packages.debian")
 
 
-def require_root() -> None:
-    """Skip (fail where CI=true) unless root: Postfix's master starts its daemons under several users."""
+def require_root(program: str) -> None:
+    """Skip (fail where CI=true) unless root, for a program that starts its daemons under several users."""
     if os.geteuid() != 0:
-        unavailable("needs root: Postfix's master refuses to start as anyone else")
+        unavailable(f"needs root: {program} refuses to start as anyone else")
 
 
 def unavailable(why: str) -> NoReturn:
