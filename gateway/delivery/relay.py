@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 import ssl
 from collections.abc import Iterable
@@ -292,6 +293,6 @@ def _reason(error: BaseException) -> str:
         return (error.reason or "no agreement").replace("_", " ").lower()
     if isinstance(error, Closed):
         return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     return "no answer" if isinstance(error, TimeoutError) else type(error).__name__

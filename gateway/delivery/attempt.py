@@ -1,0 +1,114 @@
+"""One attempt at one mail for the recipients that share a way: host after host, until each recipient has a result."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import Connection
+
+from gateway.delivery.paths import Hop, Paths
+from gateway.delivery.pool import Pool
+from gateway.delivery.reply import Failed, Reply
+from gateway.delivery.transaction import Outgoing, Result
+from gateway.model import Delivery, Temporary
+from gateway.stages import NextHop, Relay
+from gateway.store import messages
+from gateway.store.engine import Store
+
+Lane = str | NextHop
+"""Where mail queues together: a domain, or a fixed next hop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One mail for recipients on the same lane, with the same header of their own. `claimed` is monotonic time."""
+
+    lane: Lane
+    deliveries: tuple[Delivery, ...]
+    claimed: float
+
+    @property
+    def next_hop(self) -> NextHop | None:
+        """The fixed next hop, if it is one."""
+        return self.lane if isinstance(self.lane, NextHop) else None
+
+
+class Unreachable(Exception):
+    """No host of the lane held a conversation with us; `reply` is about the last one, or about the domain."""
+
+    def __init__(self, reply: Reply, *, temporary: bool) -> None:
+        super().__init__(str(reply))
+        self.result = Result(reply, elsewhere=temporary)
+
+
+async def attempt(work: Work, store: Store, paths: Paths, pool: Pool, relay: Relay) -> list[Result]:
+    """Try to deliver; one result for each of the deliveries. Raise `Unreachable` where no host would talk to us."""
+    try:
+        hops = await paths.find(work.deliveries[0].destination, work.next_hop, relay)
+    except Failed as failed:
+        raise Unreachable(failed.reply, temporary=not failed.reply.permanent) from None
+    results: dict[int, Result] = {}
+    failure = Reply(451, "4.4.1", "no host was tried")
+    for hop in hops:
+        left = [one for one in work.deliveries if one.id not in results or results[one.id].elsewhere]
+        if not left:
+            break
+        try:
+            results |= await _try(hop, left, store, pool, relay)
+        except Failed as failed:
+            failure = failed.reply
+    if not results:
+        raise Unreachable(failure, temporary=True)
+    return [results.get(one.id, Result(failure, elsewhere=True)) for one in work.deliveries]
+
+
+async def _try(hop: Hop, left: Sequence[Delivery], store: Store, pool: Pool, relay: Relay) -> dict[int, Result]:
+    """One host, in as many transactions as its recipients need."""
+    results: dict[int, Result] = {}
+    for start in range(0, len(left), relay.recipients_per_message):
+        some = left[start : start + relay.recipients_per_message]
+        try:
+            answers = await pool.send(hop, _outgoing(some, store), relay)
+        except Failed:
+            if not results:
+                raise
+            return results
+        results |= {one.id: result for one, result in zip(some, answers, strict=True)}
+    return results
+
+
+def _outgoing(deliveries: Sequence[Delivery], store: Store) -> Outgoing:
+    first = deliveries[0]
+    return Outgoing(
+        sender=first.sender,
+        recipients=tuple(one.recipient for one in deliveries),
+        size=first.size,
+        chunks=partial(_octets, store, first),
+        eight_bit=first.eight_bit,
+        smtputf8=first.smtputf8,
+        ret=first.ret,
+        envid=first.envid,
+    )
+
+
+async def _octets(store: Store, delivery: Delivery) -> AsyncGenerator[bytes, None]:
+    """The mail as this recipient gets it. `Temporary` where the store has not all of it: no half of a mail goes out."""
+    if delivery.header:
+        yield delivery.header
+    sent = len(delivery.header)
+    count, chunk = await store.read(partial(_first, message_id=delivery.message_id))
+    for n in range(count):
+        if n:
+            chunk = await store.read(partial(messages.chunk, message_id=delivery.message_id, n=n))
+        sent += len(chunk)
+        yield chunk
+    if sent != delivery.size:
+        raise Temporary("the store has not all of the message")
+
+
+def _first(conn: Connection, message_id: str) -> tuple[int, bytes]:
+    """How many chunks there are, and the first: most mail has one."""
+    count = messages.chunk_count(conn, message_id)
+    return count, messages.chunk(conn, message_id, 0) if count else b""
