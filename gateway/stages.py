@@ -36,7 +36,10 @@ class Edge(Table):
     idle_timeout: Duration = 300.0
     data_timeout: Duration = 180.0
     session_time: Duration = 3600.0
+    handshake_timeout: Duration = 30.0
     connections: Count = 1000
+    connections_per_peer: Count = 100
+    strict_turns: bool = True
     memory_spool: Size = 256 << 10
     auth_threads: Count = 2
 

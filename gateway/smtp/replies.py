@@ -81,6 +81,7 @@ TOO_MANY_COMMANDS = Reply(421, "4.7.0", "Too many commands in one session")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors in one session")
 TOO_MANY_MESSAGES = Reply(421, "4.7.0", "Too many messages in one session, connect again")
 TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins")
+BROKEN_OFF = Reply(421, "4.3.0", "We cannot go on with this message, try again later")
 SHUTTING_DOWN = Reply(421, "4.3.2", "We are going down for a moment, try again")
 
 # Commands

@@ -1,0 +1,235 @@
+"""Plays the dialogs of tests/dialogs/smtp against a real loopback socket, with a fake intake that fits on one screen.
+
+A file begins with options, `key: value`, up to an empty line. Then each line is a step:
+
+    C: text        said to the server, with CRLF; lines that follow each other go in one segment
+    C+ text        the same with escapes (\\r \\n \\0 \\x85) and no CRLF
+    S: text        the next line from the server begins so
+    S~ regex       ... or matches so, whole
+    BIG n          n octets of lines are said
+    TLS            the client shakes hands
+    EOF            the client closes its sending side
+    WAIT s         the client is silent for s seconds
+    CLOSED         the server says no more, and closes
+    GOT text       the next message that the intake took, escaped
+    NOTHING        the intake has taken no further message
+"""
+
+import asyncio
+import contextlib
+import re
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway import config, tls
+from gateway.model import ListenerKind, Temporary
+from gateway.pipeline.outcome import Kind, Outcome
+from gateway.smtp import connection, session
+from gateway.stages import Edge
+
+DEADLINE = 5.0
+
+
+@dataclass
+class Intake:
+    """Says what `answers` has for "sender", "recipient" or an address, and remembers what it took."""
+
+    edge: Edge = field(default_factory=Edge)
+    hostname: str = "mx.test"
+    answers: dict = field(default_factory=dict)
+    taken: list = field(default_factory=list)
+    pause: float = 0.0
+    asked: list = field(default_factory=list)
+
+    def visit(self):
+        return self
+
+    async def answer(self, *keys):
+        await asyncio.sleep(self.pause)
+        word = next((self.answers[key] for key in keys if key in self.answers), "ok")
+        if word == "crash":
+            raise RuntimeError("secret of ours\r\n250 x")
+        if word == "temporary":
+            raise Temporary("secret of ours")
+        return Outcome(Kind(word), "0id" if "message" in keys else "", "filter: code" if word == "rejected" else "")
+
+    async def connect(self, peer):
+        return await self.answer("connect")
+
+    async def authenticate(self, peer, login, password):
+        self.asked.append((login, password))
+        await self.answer("authenticate")
+        return (login, password) == ("alice", "secret")
+
+    async def sender(self, peer, envelope):
+        return await self.answer(envelope.sender, "sender")
+
+    async def recipient(self, peer, envelope, recipient):
+        return await self.answer(recipient.address, "recipient")
+
+    async def message(self, peer, envelope, spool, size):
+        content = await asyncio.to_thread(spool.read)
+        assert len(content) == size
+        outcome = await self.answer("message")
+        if outcome.kind is Kind.OK:
+            self.taken.append((peer, envelope, content))
+        return outcome
+
+
+@contextlib.asynccontextmanager
+async def serving(intake, listener, folder, context=None):
+    """The port of a server for *listener*, until the block ends; then no session is left."""
+    loop = asyncio.get_running_loop()
+    factory = session.server_factory(listener, intake, context, spool_dir=folder / "spool")
+    implicit = context if listener.tls == "implicit" else None
+    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=implicit)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await session.drain(0)
+        await asyncio.sleep(0.01)
+        assert not connection.connections()
+
+
+def listener(kind="mx", secured="starttls", networks=()):
+    return config.Listener(name="test", kind=ListenerKind(kind), address="127.0.0.1:0", tls=secured, networks=networks)
+
+
+class Client:
+    """What plays the steps."""
+
+    def __init__(self, reader, writer, context, intake):
+        self.reader, self.writer, self.context, self.intake = reader, writer, context, intake
+        self.pending = b""
+        self.messages = 0
+
+    async def play(self, step):
+        word, _, rest = step.partition(" ")
+        if word in ("C:", "C+"):
+            self.pending += rest.encode("utf-8") + b"\r\n" if word == "C:" else unescaped(rest)
+            return
+        if word == "BIG":
+            self.pending += (b"x" * 98 + b"\r\n") * (int(rest) // 100)
+            return
+        if self.pending:
+            self.writer.write(self.pending)
+            self.pending = b""
+        await getattr(self, STEPS[word])(rest)
+
+    async def line(self):
+        line = await asyncio.wait_for(self.reader.readline(), DEADLINE)
+        assert not line or line.endswith(b"\r\n")
+        assert len(line) <= 512
+        return line[:-2].decode("ascii")
+
+    async def begins(self, wanted):
+        line = await self.line()
+        assert line.startswith(wanted), f"{line!r} is not {wanted!r}"
+
+    async def matches(self, wanted):
+        line = await self.line()
+        assert re.fullmatch(wanted, line), f"{line!r} is not {wanted!r}"
+
+    async def tls(self, _):
+        await asyncio.wait_for(self.writer.start_tls(self.context, server_hostname="localhost"), DEADLINE)
+
+    async def eof(self, _):
+        self.writer.write_eof()
+
+    async def wait(self, seconds):
+        await asyncio.sleep(float(seconds))
+
+    async def closed(self, _):
+        with contextlib.suppress(ConnectionError):
+            left = await asyncio.wait_for(self.reader.read(), DEADLINE)
+            assert left == b""
+
+    async def got(self, content):
+        _, _, taken = self.intake.taken[self.messages]
+        self.messages += 1
+        assert taken == unescaped(content)
+
+    async def nothing(self, _):
+        assert len(self.intake.taken) == self.messages
+
+
+STEPS = {
+    "S:": "begins",
+    "S~": "matches",
+    "TLS": "tls",
+    "EOF": "eof",
+    "WAIT": "wait",
+    "CLOSED": "closed",
+    "GOT": "got",
+    "NOTHING": "nothing",
+}
+
+
+def unescaped(text):
+    return text.encode("utf-8").decode("unicode_escape").encode("latin-1")
+
+
+def options(head):
+    """Options of the file: listener, tls, edge.NAME, intake.KEY, pause."""
+    found = {}
+    for line in head.splitlines():
+        if not line.startswith("#"):
+            key, _, value = line.partition(": ")
+            found[key] = value.strip()
+    return found
+
+
+def of_edge(found):
+    given = {key[5:]: value for key, value in found.items() if key.startswith("edge.")}
+    return Edge(**{key: int(v) if v.isdigit() else v != "false" if v in WORDS else v for key, v in given.items()})
+
+
+WORDS = ("true", "false")
+
+
+def perform(path: Path, folder: Path):
+    """Play the dialog in *path*; return the fake intake."""
+    head, _, steps = path.read_text("utf-8").partition("\n\n")
+    return asyncio.run(_perform(options(head), steps, folder))
+
+
+async def _perform(found, steps, folder):
+    secured = found.get("tls", "none")
+    context = server_context(folder) if secured != "none" else None
+    answers = {key[7:]: value for key, value in found.items() if key.startswith("intake.")}
+    intake = Intake(of_edge(found), answers=answers, pause=float(found.get("pause", 0)))
+    networks = tuple(found["networks"].split()) if "networks" in found else ()
+    at = config.Listener(
+        name="test", kind=found.get("listener", "mx"), address="127.0.0.1:0", tls=secured, networks=list(networks)
+    )
+    async with serving(intake, at, folder, context) as port:
+        trusting = trusting_context() if context else None
+        implicit = trusting if secured == "implicit" else None
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=implicit)
+        client = Client(reader, writer, trusting, intake)
+        try:
+            for number, step in enumerate(steps.splitlines(), 1):
+                if step and not step.startswith("#"):
+                    try:
+                        await client.play(step)
+                    except (AssertionError, TimeoutError, IndexError) as error:
+                        raise AssertionError(f"step {number}, {step}: {type(error).__name__} {error}") from None
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+    return intake
+
+
+def server_context(folder):
+    folder = folder.parent / "certificates"
+    return tls.server_context(config.Config(server=config.Server(data=folder)))
+
+
+def trusting_context():
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

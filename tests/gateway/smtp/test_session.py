@@ -1,0 +1,359 @@
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+
+import pytest
+
+from gateway.model import Envelope, ListenerKind, Recipient
+from gateway.smtp import connection, session, spool
+from gateway.stages import Edge
+from tests.gateway.smtp.conversation import DEADLINE, Intake, listener, server_context, serving, trusting_context
+
+EHLO = b"EHLO client.example\r\n"
+ENVELOPE = b"MAIL FROM:<a@out.example>\r\nRCPT TO:<b@in.example>\r\n"
+
+
+def run(play):
+    return asyncio.run(asyncio.wait_for(play, 20))
+
+
+@contextlib.asynccontextmanager
+async def client(port, *, limit=1 << 16):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def ask(reader, writer, said, *codes):
+    """Say *said*, and read replies until each of *codes* has come as the code of a last line."""
+    writer.write(said)
+    for code in codes:
+        line = b"---- "
+        while line[3:4] == b"-":
+            line = await asyncio.wait_for(reader.readline(), DEADLINE)
+        assert line.startswith(code.encode()), (line, code)
+
+
+async def eventually(condition):
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+def test_intake_hears_who_sends_what_to_whom(tmp_path):
+    async def play():
+        intake = Intake()
+        async with serving(intake, listener(), tmp_path) as port, client(port) as (reader, writer):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, EHLO, "250")
+            said = b"MAIL FROM:<A@OUT.example> BODY=8BITMIME RET=FULL ENVID=x SMTPUTF8\r\n"
+            said += b'RCPT TO:<"b"@in.example> NOTIFY=NEVER ORCPT=rfc822;B\r\nRCPT TO:<b@IN.example>\r\n'
+            await ask(reader, writer, said + b"BDAT 3 LAST\r\nx\r\n", "250", "250", "250", "250")
+        peer, envelope, _ = intake.taken[0]
+        assert (str(peer.peer), peer.helo, peer.esmtp, peer.tls, peer.user) == (
+            "127.0.0.1",
+            "client.example",
+            True,
+            "",
+            "",
+        )
+        assert (peer.listener, peer.kind) == ("test", ListenerKind.MX)
+        recipient = Recipient("b@in.example", frozenset({"NEVER"}), "rfc822;B")
+        assert envelope == Envelope("A@out.example", (recipient,), True, True, "FULL", "x")
+
+    run(play())
+
+
+def test_intake_hears_of_tls_and_user(tmp_path):
+    async def play():
+        intake = Intake()
+        context = server_context(tmp_path)
+        async with serving(intake, listener("submission"), tmp_path, context) as port, client(port) as (reader, writer):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, b"STARTTLS\r\n", "220")
+            await writer.start_tls(trusting_context())
+            await ask(reader, writer, EHLO, "250")
+            await ask(reader, writer, b"AUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n", "235")
+            await ask(reader, writer, ENVELOPE + b"BDAT 3 LAST\r\nx\r\n", "250", "250", "250")
+        peer = intake.taken[0][0]
+        assert (peer.tls, peer.user, peer.kind) == ("TLSv1.3", "alice", ListenerKind.SUBMISSION)
+        assert intake.asked == [("alice", "secret")]
+
+    run(play())
+
+
+def test_a_group_of_commands_is_answered_in_one_segment(tmp_path, monkeypatch):
+    writes = []
+    write = asyncio.StreamWriter.write
+
+    async def play():
+        async with serving(Intake(), listener(), tmp_path) as port, client(port) as (reader, writer):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, EHLO, "250")
+            ours = next(iter(connection.connections()))._writer
+            monkeypatch.setattr(
+                asyncio.StreamWriter,
+                "write",
+                lambda self, data: (writes.append(data) if self is ours else None, write(self, data)),
+            )
+            await ask(reader, writer, ENVELOPE + b"DATA\r\n", "250", "250", "354")
+            await ask(reader, writer, b"x\r\n.\r\n" + ENVELOPE + b"QUIT\r\n", "250", "250", "250", "221")
+        assert [said.count(b"\r\n") for said in writes[:1]] == [3]
+
+    run(play())
+
+
+def test_it_does_not_matter_how_the_octets_are_cut(tmp_path):
+    async def play():
+        intake = Intake(Edge(strict_turns=False))
+        said = (
+            EHLO + ENVELOPE + b"DATA\r\n.a\r\n..\r\nb\r\n.\r\n" + ENVELOPE + b"BDAT 2\r\na\rBDAT 2 LAST\r\n\nbQUIT\r\n"
+        )
+        async with serving(intake, listener(), tmp_path) as port, client(port) as (reader, writer):
+            for octet in said:
+                writer.write(bytes([octet]))
+                await asyncio.sleep(0)
+            await asyncio.wait_for(reader.read(), DEADLINE)
+        assert [content for _, _, content in intake.taken] == [b"a\r\n.\r\nb\r\n", b"a\r\nb\r\n"]
+
+    run(play())
+
+
+def test_a_message_that_fills_the_disk_is_put_off_and_the_session_goes_on(tmp_path, monkeypatch):
+    async def play():
+        intake = Intake(Edge(memory_spool=1000))
+        async with serving(intake, listener(), tmp_path) as port, client(port) as (reader, writer):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, EHLO, "250")
+            for _ in range(2):
+                await ask(reader, writer, ENVELOPE + b"DATA\r\n", "250", "250", "354")
+                await ask(reader, writer, b"a: b\r\n\r\n" + b"x\r\n" * 10000 + b".\r\n", "452 4.3.1")
+            await ask(reader, writer, ENVELOPE + b"BDAT 3 LAST\r\nx\r\n", "250", "250", "250")
+        assert len(intake.taken) == 1
+
+    def no_room(**_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(spool.tempfile, "TemporaryFile", no_room)
+    run(play())
+
+
+def test_a_broken_disk_is_no_full_disk(tmp_path, monkeypatch):
+    async def play():
+        async with (
+            serving(Intake(Edge(memory_spool=0)), listener(), tmp_path) as port,
+            client(port) as (reader, writer),
+        ):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, EHLO, "250")
+            await ask(reader, writer, ENVELOPE + b"BDAT 3 LAST\r\nx\r\n", "250", "250", "451 4.3.0")
+
+    def broken(**_):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(spool.tempfile, "TemporaryFile", broken)
+    run(play())
+
+
+def test_connections_beyond_the_limit_of_the_process_are_sent_away(tmp_path):
+    async def play():
+        intake = Intake(Edge(connections=1))
+        async with serving(intake, listener(), tmp_path) as port:
+            async with client(port) as (first, _), client(port) as (second, _):
+                assert (await first.readline()).startswith(b"220")
+                assert (await second.read()).startswith(b"421 4.3.2")
+            await eventually(lambda: not connection.connections())
+            async with client(port) as (third, _):
+                assert (await third.readline()).startswith(b"220")
+
+    run(play())
+
+
+def test_connections_beyond_the_limit_of_one_peer_are_sent_away(tmp_path):
+    async def play():
+        intake = Intake(Edge(connections_per_peer=1))
+        async with (
+            serving(intake, listener(), tmp_path) as port,
+            client(port) as (first, _),
+            client(port) as (second, _),
+        ):
+            assert (await first.readline()).startswith(b"220")
+            assert (await second.read()).startswith(b"421 4.7.0")
+
+    run(play())
+
+
+def test_a_peer_that_reads_nothing_is_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "GRACE", 0.1)
+
+    async def play():
+        edge = Edge(idle_timeout=0.3, commands=10**9, errors=10**9, strict_turns=False)
+        async with serving(Intake(edge), listener(), tmp_path) as port:
+            deaf = socket.socket()
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(deaf, ("127.0.0.1", port))
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                for _ in range(1000):
+                    with contextlib.suppress(BlockingIOError):
+                        deaf.send(b"NOOP\r\n" * 10000)
+                    await asyncio.sleep(0)
+            assert connection.connections()
+            await eventually(lambda: not connection.connections())
+            deaf.close()
+
+    run(play())
+
+
+def test_drain_parts_from_idle_sessions_and_lets_a_message_finish(tmp_path):
+    async def play():
+        intake = Intake()
+        async with serving(intake, listener(), tmp_path) as port, client(port) as idle, client(port) as busy:
+            for reader, writer in (idle, busy):
+                await ask(reader, writer, b"", "220")
+                await ask(reader, writer, EHLO, "250")
+            await ask(*busy, ENVELOPE + b"DATA\r\n", "250", "250", "354")
+            draining = asyncio.create_task(session.drain(5))
+            assert (await idle[0].read()).startswith(b"421 4.3.2")
+            await ask(*busy, b"x\r\n.\r\n", "250", "421 4.3.2")
+            await draining
+            assert len(intake.taken) == 1
+
+    run(play())
+
+
+def test_drain_ends_what_does_not_end_by_itself(tmp_path):
+    async def play():
+        intake = Intake()
+        async with serving(intake, listener(), tmp_path) as port, client(port) as (reader, writer):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, EHLO, "250")
+            await ask(reader, writer, ENVELOPE + b"DATA\r\n", "250", "250", "354")
+            await session.drain(0.1)
+            assert not connection.connections()
+            assert not intake.taken
+
+    run(play())
+
+
+def test_a_judgement_goes_on_when_the_peer_has_gone(tmp_path):
+    async def play():
+        intake = Intake(pause=0.1)
+        async with serving(intake, listener(), tmp_path) as port:
+            async with client(port) as (reader, writer):
+                await ask(reader, writer, b"", "220")
+                await ask(reader, writer, EHLO, "250")
+                await ask(reader, writer, ENVELOPE, "250", "250")
+                writer.write(b"BDAT 3 LAST\r\nx\r\n")
+                await asyncio.sleep(0.05)
+                writer.transport.abort()
+            await eventually(lambda: intake.taken)
+            await session.drain(1)
+
+    run(play())
+
+
+@pytest.mark.parametrize("begun", [b"BDAT 100 LAST\r\nMAIL FROM:<a@b>\r\n", b"DATA\r\n"])
+def test_tls_that_ends_within_a_message_is_never_followed_by_cleartext(tmp_path, begun):
+    async def play():
+        intake = Intake()
+        context = server_context(tmp_path)
+        async with serving(intake, listener(), tmp_path, context) as port, client(port) as (reader, writer):
+            await ask(reader, writer, b"", "220")
+            raw = writer.transport.get_extra_info("socket")
+            await ask(reader, writer, b"STARTTLS\r\n", "220")
+            await writer.start_tls(trusting_context())
+            await ask(reader, writer, EHLO, "250")
+            await ask(reader, writer, ENVELOPE + begun, "250", "250", *(["354"] if begun == b"DATA\r\n" else []))
+            sslobj = writer.transport.get_extra_info("ssl_object")
+            protocol = writer.transport._ssl_protocol
+            with contextlib.suppress(Exception):
+                sslobj.unwrap()
+            with socket.socket(fileno=os.dup(raw.fileno())) as clear:
+                clear.send(protocol._outgoing.read() + b"x" * 83 + b"\r\n.\r\nNOOP\r\n")
+            await eventually(lambda: not connection.connections())
+        assert not intake.taken
+
+    run(play())
+
+
+def test_nothing_of_ours_is_told_when_we_fail(tmp_path):
+    async def play():
+        intake = Intake(answers={"message": "crash"})
+        async with serving(intake, listener(), tmp_path) as port, client(port) as (reader, writer):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, EHLO, "250")
+            writer.write(ENVELOPE + b"BDAT 3 LAST\r\nx\r\nQUIT\r\n")
+            said = await asyncio.wait_for(reader.read(), DEADLINE)
+        assert said.count(b"451 4.3.0") == 1
+        assert b"secret" not in said
+
+    run(play())
+
+
+def test_a_large_message_costs_little_memory(tmp_path):
+    async def play():
+        intake = Intake(Edge(message_size=100 << 20))
+        intake.message = lambda *_: intake.answer("message")
+        async with serving(intake, listener(), tmp_path) as port, client(port) as (reader, writer):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, EHLO, "250")
+            await ask(reader, writer, ENVELOPE + b"DATA\r\n", "250", "250", "354")
+            before = resident()
+            for _ in range(40):
+                writer.write(b"\r\n" * (1 << 19))
+                await writer.drain()
+            assert resident() - before < 10 << 20
+            await ask(reader, writer, b".\r\n", "250")
+
+    run(play())
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_replies_do_not_wait_for_more(tmp_path):
+    async def play():
+        async with serving(Intake(), listener(), tmp_path) as port, client(port) as (reader, writer):
+            await ask(reader, writer, b"", "220")
+            for one in connection.connections():
+                served = one.transport.get_extra_info("socket")
+                assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    run(play())
+
+
+def test_an_ipv4_peer_of_an_ipv6_socket_is_an_ipv4_peer():
+    class Transport:
+        def get_extra_info(self, name):
+            return ("::ffff:192.0.2.1", 1, 0, 0)
+
+    assert str(connection._address(Transport())) == "192.0.2.1"
+
+
+def test_peers_of_one_ipv6_network_count_together():
+    one, other, far = (connection.ip_address(f"2001:db8:0:{net}::1") for net in ("1", "1", "2"))
+    assert connection._network(one) == connection._network(other) != connection._network(far)
+
+
+def test_strange_words_leave_nothing_behind(tmp_path):
+    async def play():
+        async with serving(Intake(Edge(errors=1000)), listener(), tmp_path) as port, client(port) as (reader, writer):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, EHLO, "250")
+            for number in range(100):
+                word = "".join(chr(65 + int(digit)) for digit in str(number))
+                await ask(reader, writer, f"X{word}\r\n".encode(), "500 5.5.1")
+        assert len(session.Session.command_size_limits) == 0
+
+    run(play())
