@@ -229,6 +229,24 @@ def test_the_login_has_one_deadline_that_talk_does_not_prolong(serve, connect, q
     assert_hung_up(lambda: client.ask(b"CAPA"))
 
 
+def test_the_login_ends_in_time_for_a_client_that_never_pauses(serve, connect, quick):
+    client = connect(serve(limits=replace(quick, login=0.2)).port)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(client.rest)
+        assert_hung_up(lambda: client.send(b"CAPA\r\n" * 1000) is None)
+
+
+def test_a_client_that_leaves_is_not_waited_for(serve, connect, quick):
+    server = serve(limits=replace(quick, delay=30.0))
+    client = connect(server.port)
+    client.ask(b"USER alice")
+    client.send(b"PASS wrong\r\n")
+    wait_until(lambda: server.passwords.asked, 5, "the password to be asked for")
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    wait_until(lambda: not server.service._sessions, 5, "the session to end")
+
+
 def test_a_line_that_grows_octet_by_octet_does_not_prolong_anything(serve, connect, quick):
     client = connect(serve(limits=replace(quick, login=0.2)).port)
 
