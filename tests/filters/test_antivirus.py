@@ -4,7 +4,10 @@ import asyncio
 import io
 import ipaddress
 import time
+import zipfile
 from collections.abc import Sequence
+from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
 from typing import BinaryIO
 
@@ -316,3 +319,31 @@ def test_the_real_clamd_finds_eicar_and_nothing_in_a_letter() -> None:
             assert (infected.code, infected.detail) == ("infected", clamd.EICAR_NAME)
         with pytest.raises(Temporary, match="StreamMaxLength"):
             scan([at(real)], attached + b"x" * 1_100_000)
+
+
+def locked_zip() -> bytes:
+    """A zip archive whose one member claims to be encrypted."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("secret.txt", b"x" * 100)
+    data = bytearray(buffer.getvalue())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1
+    return bytes(data)
+
+
+def attached(data: bytes) -> bytes:
+    letter = EmailMessage()
+    letter["Subject"] = "hello"
+    letter.set_content("hello")
+    letter.add_attachment(data, maintype="application", subtype="octet-stream", filename="a.bin")
+    return letter.as_bytes(policy=SMTP)
+
+
+def test_the_real_clamd_names_what_it_could_not_look_into_as_we_expect() -> None:
+    settings = {"AlertEncrypted": "yes", "AlertExceedsMax": "yes", "MaxFileSize": "200K"}
+    with clamd.run(settings=settings) as real:
+        assert scan([at(real)], attached(locked_zip())).code == "encrypted"
+        assert scan([at(real)], attached(b"\0" * 300_000)).code == "unscanned"
+        assert scan([at(real)], attached(clamd.EICAR)).code == "infected"
+        assert scan([at(real)], attached(b"harmless")).code == "clean"
