@@ -26,7 +26,7 @@ BATCH = 100
 class Intake(Protocol):
     """What we need of `gateway.pipeline.intake`."""
 
-    def notify(self, dsn: bytes, recipient: Recipient, settle: Callable[[Connection], None]) -> Awaitable[None]: ...
+    def notify(self, dsn: bytes, recipient: Recipient, settle: Callable[[Connection], None]) -> Awaitable[str]: ...
 
 
 class Taken(Exception):
@@ -73,9 +73,9 @@ class Notices:
         now = self._now()
         dsn = compose(owed, original, hostname=self._hostname, now=now, expire_after=policy.expire_after)
         to = Recipient(owed[0].sender, notify=frozenset({"NEVER"}))  # RFC 3461 6.1: no notice about a notice
-        await self._intake.notify(dsn, to, partial(self._settle, owed))
+        notice_id = await self._intake.notify(dsn, to, partial(self._settle, owed))
         for one in owed:
-            events.noticed(one.message_id, one.recipient.address, one.notice.value if one.notice else "", "")
+            events.noticed(one.message_id, one.recipient.address, one.notice.value if one.notice else "", notice_id)
 
     def _settle(self, owed: Sequence[Delivery], conn: Connection) -> None:
         if not queue.notice_sent(conn, [one.id for one in owed], self._owner, self._now()):
@@ -106,8 +106,7 @@ def _withheld(delivery: Delivery, evidence: Mapping[str, Any]) -> str:
     """Why the sender is not told, or nothing: backscatter hits those whose address was forged."""
     if not delivery.sender:
         return "it has no sender"
-    session = evidence.get("session") or {}
-    if session.get("direction", Direction.INBOUND) != Direction.INBOUND:
+    if evidence.get("direction", Direction.INBOUND) != Direction.INBOUND:
         return ""
-    spf = (evidence.get("findings") or {}).get("spf") or []
+    spf = evidence.get("found", {}).get("spf", ())
     return "SPF said fail, so the sender is forged" if any(one.get("code") == "fail" for one in spf) else ""
