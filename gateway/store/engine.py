@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 
 from gateway.model import Temporary
 from gateway.store.bell import Bell
 from gateway.store.failures import StorageFull, translated
+from gateway.store.turns import Turnstile
 from gateway.store.writer import Writer
 
 __all__ = ["StorageFull", "Store"]
@@ -145,14 +147,17 @@ def _suit_sqlite(engine: Engine, patience: float, *, writes: bool) -> None:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    def begin(conn: Connection) -> None:
+    def begin_reading(conn: Connection) -> None:
+        conn.exec_driver_sql("BEGIN")
+
+    turnstile = Turnstile(Path(f"{engine.url.database}-turn"))
+
+    def begin_writing(conn: Connection) -> None:
         wait = conn.get_execution_options().get("patience", patience)
-        conn.exec_driver_sql(f"PRAGMA busy_timeout = {int(wait * 1000)}")
-        # A transaction that begins as a reader and then writes cannot wait for its turn: it fails at once.
-        conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        turnstile.begin(cast("sqlite3.Connection", conn.connection.driver_connection), wait)
 
     event.listen(engine, "connect", connect)
-    event.listen(engine, "begin", begin)
+    event.listen(engine, "begin", begin_writing if writes else begin_reading)
 
 
 def _pragmas(*, writes: bool) -> list[str]:

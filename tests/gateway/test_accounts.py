@@ -215,10 +215,10 @@ def test_when_too_many_wait_it_is_temporary_and_passes(store, monkeypatch):
     authenticator = Authenticator(store, threads=1, waiting=2)
 
     async def run():
-        waiting = [asyncio.ensure_future(authenticator.check("alice", "x")) for _ in range(3)]
-        await asyncio.sleep(0.2)
+        asked = [asyncio.ensure_future(authenticator.check("alice", "x")) for _ in range(4)]
+        (refused,), waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
         with pytest.raises(Temporary, match="too many"):
-            await authenticator.check("alice", "x")
+            refused.result()
         held.set()
         assert await asyncio.gather(*waiting) == [True] * 3
         assert await authenticator.check("alice", "x")
@@ -228,13 +228,15 @@ def test_when_too_many_wait_it_is_temporary_and_passes(store, monkeypatch):
 
 
 def test_who_gives_up_waiting_makes_room(store, monkeypatch):
-    held = threading.Event()
-    monkeypatch.setattr(accounts, "_matches", lambda *_: held.wait(10))
+    begun, held = threading.Event(), threading.Event()
+    monkeypatch.setattr(accounts, "_matches", lambda *_: begun.set() or held.wait(10))
     authenticator = Authenticator(store, threads=1, waiting=1)
 
     async def run():
-        first, second = (asyncio.ensure_future(authenticator.check("alice", "x")) for _ in range(2))
-        await asyncio.sleep(0.2)
+        first = asyncio.ensure_future(authenticator.check("alice", "x"))
+        assert await asyncio.to_thread(begun.wait, 10)
+        second = asyncio.ensure_future(authenticator.check("alice", "x"))
+        await asyncio.sleep(0.1)
         second.cancel()
         await asyncio.wait([second])
         third = asyncio.ensure_future(authenticator.check("alice", "x"))

@@ -61,7 +61,7 @@ def test_files_are_for_us_alone(store):
     asyncio.run(store.write(add("a")))
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
-    assert len(list(path.parent.iterdir())) == 3
+    assert len(list(path.parent.iterdir())) == 4  # the file, its log, the index of the log, the turnstile
 
 
 def test_sqlite_keeps_a_log_and_flushes_every_commit(store):
