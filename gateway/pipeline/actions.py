@@ -41,15 +41,20 @@ class Splice(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        """To the start, for whoever has to read it again."""
+        """It can be read again, from any offset."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go back to the start; other positions are not needed, and refused."""
-        if (offset, whence) != (0, io.SEEK_SET):
-            raise io.UnsupportedOperation("a splice is read from its start")
-        self._index = self._offset = 0
-        return 0
+        """Go to *offset* from the start, or to the end (`SEEK_END` with 0); return the position."""
+        if whence not in {io.SEEK_SET, io.SEEK_END} or (whence == io.SEEK_END and offset):
+            raise io.UnsupportedOperation("a splice is sought from its start")
+        left = position = self.size if whence == io.SEEK_END else min(max(offset, 0), self.size)
+        self._index = 0
+        while self._index < len(self._pieces) and left >= _length(self._pieces[self._index]):
+            left -= _length(self._pieces[self._index])
+            self._index += 1
+        self._offset = left
+        return position
 
     def readinto(self, buffer: Buffer, /) -> int:
         """Fill *buffer* from the piece in turn; 0 at the end."""

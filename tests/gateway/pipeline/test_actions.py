@@ -29,9 +29,10 @@ def test_a_splice_reads_as_its_pieces_joined(pieces):
     joined = b"".join(p if isinstance(p, bytes) else original.getvalue()[p[0] : p[1]] for p in pieces)
     splice = actions.Splice(original, pieces)
     assert splice.size == len(joined)
-    for _ in range(2):
-        splice.seek(0)
-        assert b"".join(iter(lambda: splice.read(7), b"")) == joined
+    assert splice.seek(0, io.SEEK_END) == len(joined)
+    for start in (0, len(joined) // 2, len(joined)):
+        assert splice.seek(start) == start
+        assert b"".join(iter(lambda: splice.read(7), b"")) == joined[start:]
 
 
 def test_a_spool_that_shrank_is_an_error_and_never_a_shorter_mail():

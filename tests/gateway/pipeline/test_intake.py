@@ -35,7 +35,7 @@ class Silent:
 
 
 QUIET = {
-    "antivirus": '[settings]\nsockets = ["unix:/nonexistent"]\n[actions]\ninfected = "reject"\nencrypted = "quarantine"\n'
+    "antivirus": '[settings]\nsockets = ["unix:/nonexistent"]\n[actions]\nclean = 0\ninfected = "reject"\nencrypted = "quarantine"\n'
     'unscanned = "quarantine"\nerror = "accept"\n',
     "routes": 'local = ["ours.example"]\npostmaster = "alice@ours.example"\n'
     '[[routes]]\ndomains = ["inside.example"]\naccept_from_world = true\n[routes.via]\nhost = "10.0.0.1"\n',
@@ -164,7 +164,7 @@ def test_a_mail_that_all_refuse_is_rejected_and_leaves_a_record_without_bytes(si
     *_, outcome = here.send(GOOD + GTUBE)
     assert (outcome.kind, outcome.reference) == (Kind.REJECTED, "spam/gtube")
     (record,) = here.all()
-    assert record.id == outcome.id
+    assert record.message_id == outcome.id
     assert stored(here.store, outcome.id) == b""
 
 
@@ -199,7 +199,7 @@ def test_a_stripped_copy_is_delivered_and_the_original_is_held(site):
     with here.store.reading() as conn:
         assert len(mailbox.listing(conn, "alice")) == 1
         assert queue.counts(conn)[State.HELD] == 1
-        ids = [found.id for found in tracking.find(conn, limit=9)]
+        ids = [found.message_id for found in tracking.find(conn, limit=9)]
     copy = next(one for one in ids if one != outcome.id)
     assert stored(here.store, outcome.id).endswith(mail)
     assert b"was removed by the mail gateway" in stored(here.store, copy)
