@@ -1,0 +1,273 @@
+"""The composition root: the only place that constructs stores, tools and servers. `gatepost` starts here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from socket import socket
+from typing import BinaryIO
+
+from gateway import clamd, cli, dns, events, roles, supervisor, terminal, tls, welcome
+from gateway.accounts import Authenticator
+from gateway.config import Config
+from gateway.delivery.runner import Runner
+from gateway.model import Envelope, Session, Temporary
+from gateway.pipeline import policy
+from gateway.pipeline.intake import Explained, Intake
+from gateway.pipeline.policy import Policies
+from gateway.pop3.limits import Gate
+from gateway.pop3.server import server_factory as pop3_factory
+from gateway.roles import AnyListener, Role
+from gateway.smtp.session import drain as end_smtp_sessions
+from gateway.smtp.session import server_factory as smtp_factory
+from gateway.state import LocalState
+from gateway.store.engine import Store
+
+HANDSHAKE = 15.0
+"""Seconds that a TLS handshake may take."""
+
+DRAIN = 20.0
+"""Seconds that open sessions have to finish when a role ends; below the supervisor's `GRACE`."""
+
+
+def main() -> None:
+    """Run the `gatepost` command."""
+    cli.main(cli.Wiring(store=opened, supervise=supervise, serve=serve, explain=explain, dns=resolver))
+
+
+# ---- Tools --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(config: Config, *, create: bool = False) -> Iterator[Store]:
+    """The store of *config*, its tables up to date, for the verbs of the command. `Temporary` where there is none."""
+    if create:
+        welcome.make_folders(config)
+    elif not (config.store.url or config.run_dir.exists()):
+        raise Temporary(f"there is no data in {config.server.data.absolute()} yet: start the gateway, or name --config")
+    store = _store(config)
+    try:
+        store.migrate()
+        yield store
+    finally:
+        store.close()
+
+
+def resolver(config: Config) -> dns.Resolver:
+    """Who answers our questions to the DNS."""
+    return dns.Resolver(config.dns.servers, config.dns.timeout)
+
+
+def _store(config: Config) -> Store:
+    return Store(config.store_url, bell=config.run_dir / "deliver.bell")
+
+
+@asynccontextmanager
+async def _intake(config: Config, state_file: Path, scanners: int) -> AsyncIterator[Intake]:
+    """The judgement with all its tools; *scanners* confined children, none where nothing is to be scanned."""
+    store = _store(config)
+    authenticator = Authenticator(store)
+    state = LocalState(state_file)
+    try:
+        intake = Intake(
+            store,
+            authenticator,
+            resolver(config),
+            state,
+            hostname=config.server.hostname,
+            configured=config.server.policies,
+        )
+        if scanners:
+            await intake.start(scanners)
+        try:
+            yield intake
+        finally:
+            await intake.close()
+    finally:
+        authenticator.close()
+        await store.aclose()
+        state.close()
+
+
+def explain(config: Config, session: Session, envelope: Envelope, message: BinaryIO) -> Explained:
+    """The verdict on *message*, an open file with CRLF line ends. Nothing is stored, no counter counts."""
+    return asyncio.run(_explain(config, session, envelope, message))
+
+
+async def _explain(config: Config, session: Session, envelope: Envelope, message: BinaryIO) -> Explained:
+    with tempfile.TemporaryDirectory(prefix="gatepost-") as folder:
+        async with _intake(config, Path(folder) / "state.db", scanners=1) as intake:
+            return await intake.visit().explain(session, envelope, message)
+
+
+# ---- One process --------------------------------------------------------------------------------------------------
+
+
+def serve(config: Config, role: Role) -> None:
+    """Be *role* until SIGTERM, SIGINT, or the death of the supervisor; then finish what is under way."""
+    events.configure(config.log.format)
+    welcome.make_folders(config)
+    bound = roles.take_sockets(roles.listeners(config, role), os.environ)
+    work = {Role.SMTP: _smtp, Role.DELIVER: _deliver, Role.POP3: _pop3}[role]
+    asyncio.run(work(config, bound))
+
+
+async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:
+    async with _intake(config, config.run_dir / "state.db", config.server.scan_processes) as intake:
+        context = tls.server_context(config)
+        spool = config.server.data / "spool"
+        services = {x.name: smtp_factory(x, intake, context, spool_dir=spool) for x in config.listeners}
+        async with (
+            _stopped_by_signals(intake) as stop,
+            _listening(config.listeners, services, bound, context, lambda: end_smtp_sessions(DRAIN)),
+        ):
+            with roles.announced(config.run_dir, Role.SMTP, _number(), bound):
+                await stop.wait()
+
+
+async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
+    async with _intake(config, config.run_dir / "state.db", 0) as intake:
+        runner = Runner(intake.store, intake, resolver(config), lambda: intake.stages, config.server.hostname)
+        async with _stopped_by_signals(intake) as stop:
+            with roles.announced(config.run_dir, Role.DELIVER, _number(), bound):
+                await runner.run(stop)
+
+
+async def _pop3(config: Config, bound: Mapping[str, socket]) -> None:
+    store = _store(config)
+    authenticator, gate, context = Authenticator(store), Gate(), tls.server_context(config)
+    services = {x.name: pop3_factory(x, store, authenticator, context, gate) for x in config.pop3}
+
+    async def drain() -> None:
+        await asyncio.gather(*(service.drain(DRAIN) for service in services.values()))
+
+    try:
+        async with _stopped_by_signals(None) as stop, _listening(config.pop3, services, bound, context, drain):
+            with roles.announced(config.run_dir, Role.POP3, _number(), bound):
+                await stop.wait()
+    finally:
+        authenticator.close()
+        await store.aclose()
+
+
+def _number() -> int:
+    return int(os.environ.get(roles.NUMBER, "1"))
+
+
+@asynccontextmanager
+async def _listening(
+    listeners: Sequence[AnyListener],
+    services: Mapping[str, Callable[[], asyncio.Protocol]],
+    bound: Mapping[str, socket],
+    context: ssl.SSLContext,
+    drain: Callable[[], Awaitable[None]],
+) -> AsyncIterator[None]:
+    """Serve every listener during the block; at its end take no more connections, and *drain* the open ones."""
+    servers = [await _server(x, services[x.name], bound[x.name], context) for x in listeners]
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.close()
+        await drain()
+
+
+async def _server(
+    listener: AnyListener, service: Callable[[], asyncio.Protocol], bound: socket, context: ssl.SSLContext
+) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    if listener.tls != "implicit":
+        return await loop.create_server(service, sock=bound, backlog=roles.BACKLOG)
+    return await loop.create_server(
+        service, sock=bound, backlog=roles.BACKLOG, ssl=context, ssl_handshake_timeout=HANDSHAKE
+    )
+
+
+@asynccontextmanager
+async def _stopped_by_signals(intake: Intake | None) -> AsyncIterator[asyncio.Event]:
+    """An event that is set when this process is to end. SIGHUP, and every change of a policy file, reloads *intake*."""
+    stop, hangup = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    if roles.SUPERVISED in os.environ:
+        loop.add_reader(sys.stdin.fileno(), _end_with_supervisor, stop)
+    watchers = [] if intake is None else [_watch(intake, stop), _reload_on(hangup, intake)]
+    tasks = [asyncio.create_task(one) for one in watchers]
+    try:
+        yield stop
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _reload_on(hangup: asyncio.Event, intake: Intake) -> None:
+    while await hangup.wait():
+        hangup.clear()
+        await intake.reload()
+
+
+async def _watch(intake: Intake, stop: asyncio.Event) -> None:
+    try:
+        await intake.watch(stop)
+    except Exception as error:  # noqa: BLE001 - without it the mail still flows, and SIGHUP reloads
+        events.failure("watching the policies", error)
+
+
+def _end_with_supervisor(stop: asyncio.Event) -> None:
+    """The pipe from the supervisor is readable: nothing is ever written to it, so it was closed."""
+    if not os.read(sys.stdin.fileno(), 1):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        stop.set()
+
+
+# ---- All processes ------------------------------------------------------------------------------------------------
+
+
+def supervise(config: Config, path: Path | None) -> None:
+    """Run the whole gateway on this machine until it is told to stop."""
+    events.configure(config.log.format)
+    policies = policy.load(config.server.policies, None)
+    welcome.make_folders(config)
+    with supervisor.only_one(config.run_dir):
+        bound = roles.bind_all([*config.listeners, *config.pop3])
+        store = _store(config)
+        try:
+            welcome.show_passwords(welcome.prepare(config, store))
+        finally:
+            store.close()
+        helpers, scanner = _scanner(config, policies)
+        children = supervisor.children(config, path, {name: one.fileno() for name, one in bound.items()})
+        wanted = {(role.value, number) for role, number in roles.processes(config)}
+        gateway = supervisor.Supervisor([*helpers, *children])
+        asyncio.run(
+            gateway.run(
+                lambda: wanted <= roles.running(config.run_dir),
+                lambda: welcome.greet(config, scanner),
+            )
+        )
+    terminal.say("Gatepost has stopped.")
+
+
+def _scanner(config: Config, policies: Policies) -> tuple[list[supervisor.Child], str]:
+    """A clamd to run beside the gateway where one is wanted and none answers, and what there is to say about it."""
+    where = clamd.places(policies)
+    if not where or clamd.answering(where) is not None:
+        return [], ""
+    child = clamd.child(config, where, policies.stages.edge.message_size)
+    if child is None:
+        return [], clamd.missing(config, policies)
+    return [child], clamd.starting(config, policies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What the command prints: tables for people, JSON for scripts. Strangers' text never reaches a terminal as it came.
+
+Every text is cleaned and printed as plain text, so neither an escape sequence nor markup in a subject does anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway import events
+from gateway.toml import Fault
+
+MAX_LINE = 4000
+PIPE_WIDTH = 240
+"""Columns where nobody looks at them: wide enough that a line of a table stays a line."""
+
+
+def text(value: object, style: str = "") -> Text:
+    """*value* on one line, cleaned, never read as markup."""
+    return Text(events.clean(str(value), MAX_LINE), style)
+
+
+def say(*words: object, style: str = "") -> None:
+    """One line on standard output."""
+    _console().print(text(" ".join(map(str, words)), style), soft_wrap=True)
+
+
+def complain(*words: object) -> None:
+    """One line on standard error."""
+    _console(error=True).print(text(" ".join(map(str, words)), "red"), soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table; the last column takes the room that is left."""
+    heading = Text(title, "bold") if title else None
+    made = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        made.add_column(column, overflow="fold", no_wrap=False, ratio=1 if number == len(columns) - 1 else None)
+    for row in rows:
+        made.add_row(*(one if isinstance(one, Text) else text(one) for one in row))
+    _console().print(made)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Names and values, one pair a line; empty values are left out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        if value not in ("", None):
+            grid.add_row(name, value if isinstance(value, Text) else text(value))
+    _console().print(grid)
+
+
+def as_json(value: object) -> None:
+    """*value* as one JSON document, ASCII only."""
+    print(json.dumps(plain(value), indent=2, ensure_ascii=True))  # noqa: T201 - scripts read it
+
+
+def plain(value: Any) -> Any:
+    """*value* as JSON knows it: values of ours by their fields, sets sorted, bytes as text, all else as a string."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def faults(found: Iterable[Fault]) -> None:
+    """Every fault with its place, key and cure."""
+    rows = [(f"{one.file}:{one.line}" if one.line else one.file, one.key, one.problem, one.cure) for one in found]
+    table(f"{len(rows)} {'fault' if len(rows) == 1 else 'faults'}", ("where", "key", "what is wrong", "cure"), rows)
+
+
+def moment(seconds: float) -> str:
+    """*seconds* since the epoch as local time, or "" for none."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
+
+
+def span(seconds: float) -> str:
+    """A length of time for people: "45 s", "12 min", "3.5 h", "2.1 d"."""
+    if seconds < 120:
+        return f"{max(seconds, 0):.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} d"
+
+
+def octets(count: int) -> str:
+    """A size for people."""
+    if count < 10_000:
+        return f"{count} B"
+    return f"{count / 1024:.0f} KB" if count < 10 << 20 else f"{count / (1 << 20):.0f} MB"
+
+
+def _console(*, error: bool = False) -> Console:
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
