@@ -7,7 +7,6 @@ refusal is always a constant of `replies`.
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 import ssl
 import tempfile
@@ -17,14 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from aiosmtpd.smtp import TLSSetupException
+
 from gateway import config, events
 from gateway.model import Direction, Envelope, ListenerKind, Temporary
 from gateway.pipeline.intake import Intake, Kind, Outcome, Visit
-from gateway.smtp import address, connection, replies
+from gateway.smtp import address, connection, replies, sasl
 from gateway.smtp.connection import Connection
 from gateway.smtp.data import Chunked, Dotted
 from gateway.smtp.replies import ProtocolError, Reply
-from gateway.smtp.spool import Spool, is_full
+from gateway.smtp.spool import Spool
+from gateway.smtp.transaction import Transaction
 
 BLOCK = 64 << 10
 JUDGEMENT = 600.0
@@ -46,39 +48,6 @@ _ANSWERS: Mapping[Kind, Reply] = {
 }
 
 
-class Transaction:
-    """One message on its way in, from MAIL on."""
-
-    def __init__(self, envelope: Envelope, spool: Spool) -> None:
-        self.envelope = envelope
-        self.spool = spool
-        self.chunks: Chunked | None = None
-        self.trouble: Reply | None = None
-
-    def keep(self, content: bytes) -> None:
-        """Spool *content*; where that fails, remember the reply, and let the rest of the message pass by."""
-        if self.trouble is None:
-            try:
-                self.spool.write(content)
-            except OSError as error:
-                self.trouble = _spool_trouble(error)
-                self.spool.close()
-
-    def finished(self) -> BinaryIO:
-        """The whole message for reading, or a `ProtocolError`."""
-        if self.trouble is None:
-            try:
-                return self.spool.finish()
-            except OSError as error:
-                self.trouble = _spool_trouble(error)
-        raise ProtocolError(self.trouble)
-
-
-def _spool_trouble(error: OSError) -> Reply:
-    events.failure("spool", error)
-    return replies.FULL if is_full(error) else replies.UNAVAILABLE
-
-
 class Session(Connection):
     """One SMTP dialog."""
 
@@ -89,7 +58,7 @@ class Session(Connection):
         self._starttls = tls if listener.tls == "starttls" else None
         self._spool_dir = spool_dir
         self._mail: Transaction | None = None
-        self._verb = ""
+        self._verb = self._envelope_word = ""  # of the command in hand, for the log
         self._has_spoken = False
         self._reading_content = False
         self._commands = self._errors = self._messages = self._auth_failures = 0
@@ -153,6 +122,7 @@ class Session(Connection):
         if command is None:
             raise ProtocolError(replies.UNKNOWN_COMMAND)
         self._verb, self._has_spoken = verb, True
+        self._envelope_word = argument or "" if verb in ("MAIL", "RCPT") else ""
         await command(self, argument or "")
         self._verb = ""
 
@@ -162,12 +132,12 @@ class Session(Connection):
         if reply.code == 500 and not self._has_spoken:  # whoever begins like this does not speak SMTP
             reply = replies.NOT_SMTP
         self._errors += reply.code >= 500
-        events.refused_command(self.peer, self._verb, str(reply))
-        self._verb = ""
+        events.refused_command(self.peer, self._verb, str(reply), argument=self._envelope_word)
+        self._verb = self._envelope_word = ""
         return str(reply)
 
     def _failed(self, error: Exception) -> Reply:
-        if not isinstance(error, Temporary):
+        if not isinstance(error, Temporary | TLSSetupException):
             events.failure("smtp", error, peer=self.peer.peer, command=self._verb)
         # Where content was not read to its end, what comes next must not be taken for commands
         return replies.BROKEN_OFF if self._reading_content else replies.UNAVAILABLE
@@ -265,9 +235,9 @@ class Session(Connection):
             raise ProtocolError(replies.AUTH_SYNTAX)
         match mechanism.upper():
             case "PLAIN":
-                return _plain(_decoded(initial) if initial else await self._challenge(replies.CHALLENGE))
+                return sasl.plain(sasl.decoded(initial) if initial else await self._challenge(replies.CHALLENGE))
             case "LOGIN":
-                login = _decoded(initial) if initial else await self._challenge(replies.ASK_USERNAME)
+                login = sasl.decoded(initial) if initial else await self._challenge(replies.ASK_USERNAME)
                 return login, await self._challenge(replies.ASK_PASSWORD)
         raise ProtocolError(replies.AUTH_MECHANISM)
 
@@ -277,7 +247,7 @@ class Session(Connection):
         answer = (await self._reader.line())[:-2].decode("ascii", "replace")
         if answer == "*":
             raise ProtocolError(replies.AUTH_CANCELLED)
-        return _decoded(answer)
+        return sasl.decoded(answer)
 
     async def _log_in(self, login: str, password: str) -> None:
         try:
@@ -432,25 +402,6 @@ def _demand_no(argument: str) -> None:
 def _demand_ok(outcome: Outcome) -> None:
     if outcome.kind is not Kind.OK:
         raise ProtocolError(_ANSWERS[outcome.kind].naming(outcome.id, outcome.reference))
-
-
-def _decoded(answer: str) -> str:
-    """The text in base64 *answer*; "=" is the empty one (RFC 4954 4)."""
-    try:
-        return "" if answer == "=" else base64.b64decode(answer, validate=True).decode("utf-8")
-    except ValueError:
-        raise ProtocolError(replies.AUTH_SYNTAX) from None
-
-
-def _plain(message: str) -> tuple[str, str]:
-    """Login and password of a PLAIN message (RFC 4616 2). Nobody may act for somebody else."""
-    acting_for, *credentials = message.split("\0")
-    if len(credentials) != 2 or not all(credentials):
-        raise ProtocolError(replies.AUTH_SYNTAX)
-    login, password = credentials
-    if acting_for not in ("", login):
-        raise ProtocolError(replies.AUTH_FAILED)
-    return login, password
 
 
 _COMMANDS: Mapping[str, Callable[[Session, str], Awaitable[None]]] = {
