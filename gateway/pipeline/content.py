@@ -187,7 +187,7 @@ class _Scan:
         if len(names) > 1:
             self.defect("a part is given different names")
         for name in names:
-            self._keep(replace(part, filename=clean(name, 1000)))
+            self._keep(replace(part, filename=_name(name)))
 
     def _keep(self, part: Part) -> None:
         if len(self.parts) >= self.limits.parts + self.limits.archive_members:
@@ -241,7 +241,7 @@ class _Scan:
         if self.members > self.limits.archive_members:
             raise Unscannable(f"archives hold more than {self.limits.archive_members} files")
         encrypted = bool(info.flag_bits & 1)
-        name = clean(info.filename, 1000)
+        name = _name(info.filename)
         first = b"" if encrypted or info.is_dir() else self._unpacked(archive, info, PREFIX)
         inner = f"{path}/{name}"
         sniffed = sniff(first)
@@ -267,6 +267,11 @@ def _base64(raw: bytes) -> bytes:
         kept = re.sub(rb"[^A-Za-z0-9+/]", b"", raw)
         whole = len(kept) - (len(kept) % 4 == 1)
         return binascii.a2b_base64(kept[:whole] + b"=" * (-whole % 4))
+
+
+def _name(text: str) -> str:
+    """A file's name without control characters. Bidirectional ones stay: that a name turns round is for filters to see."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text[:1000])
 
 
 def _text(value: bytes) -> str:

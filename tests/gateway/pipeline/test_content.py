@@ -71,6 +71,11 @@ def test_names_of_parts_are_read_in_every_form(field, name):
     assert [part.filename for part in parse(field + b"\r\n\r\nx", LIMITS).parts] == [name]
 
 
+def test_a_name_keeps_what_turns_it_round_and_loses_what_controls_a_terminal():
+    field = "Content-Disposition: attachment; filename=\"a\u202efdp.exe\x1b[0m\"\r\n\r\nx".encode()
+    assert [part.filename for part in parse(field, LIMITS).parts] == ["a\u202efdp.exe\ufffd[0m"]
+
+
 def test_a_part_with_two_names_is_seen_under_both():
     mail = b"Content-Type: a/b; name=bad.exe\r\nContent-Disposition: inline; filename=good.txt\r\n\r\nx"
     content = parse(mail, LIMITS)
