@@ -23,6 +23,7 @@ class Pool:
     def __init__(self, name: str) -> None:
         self._name = name
         self._idle: dict[Connection, asyncio.Task[None]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def send(self, hop: Hop, mail: Outgoing, relay: Relay) -> Sequence[Result]:
         """Send *mail* to *hop*; one result for each recipient. Raise `Failed` where no session comes about."""
@@ -40,7 +41,7 @@ class Pool:
         except BaseException:
             connection.drop()
             raise
-        await self._keep(connection)
+        self._keep(connection)
         return results
 
     def _take(self, hop: Hop) -> Connection | None:
@@ -52,7 +53,7 @@ class Pool:
             connection.drop()
         return None
 
-    async def _keep(self, connection: Connection) -> None:
+    def _keep(self, connection: Connection) -> None:
         relay = connection.relay
         if not connection.alive:
             connection.drop()
@@ -61,17 +62,23 @@ class Pool:
         ):
             self._idle[connection] = asyncio.create_task(self._expire(connection, relay.idle_connection))
         else:
-            await connection.quit()
+            self._leave(connection)
+
+    def _leave(self, connection: Connection) -> None:
+        """QUIT, while the results of the last mail are already written down."""
+        task = asyncio.create_task(connection.quit())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     async def _expire(self, connection: Connection, seconds: float) -> None:
         await asyncio.sleep(seconds)
         del self._idle[connection]
-        await connection.quit()
+        self._leave(connection)
 
     async def close(self) -> None:
         """Leave all hosts."""
-        waiting = list(self._idle)
-        for task in self._idle.values():
+        for connection, task in self._idle.items():
             task.cancel()
+            self._leave(connection)
         self._idle.clear()
-        await asyncio.gather(*(connection.quit() for connection in waiting))
+        await asyncio.gather(*self._leaving)

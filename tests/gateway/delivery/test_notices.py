@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from gateway.delivery.reply import Failed, Reply
+from gateway.model import Finding, Mail, Notice, Recipient, Session, State, Temporary
+from gateway.pipeline.drafts import Circumstances, evidence
+from gateway.stages import Queue
+from gateway.store import messages
+
+NOW = 1_800_000_000.0
+BODY = b"Subject: x\r\n\r\nbody\r\n"
+LATER = Reply(450, "4.2.0", "later", "mx.there.example [8.8.8.1]")
+NEVER = Reply(550, "5.1.1", "unknown", "mx.there.example [8.8.8.1]")
+BOB = "bob@there.example"
+
+
+def unreachable() -> Failed:
+    return Failed(Reply(451, "4.4.1", "mx cannot be reached: no answer"))
+
+
+def fail(house, *to: str | Recipient, **more) -> str:
+    house.hosts.answers["8.8.8.1"] = [NEVER]
+    mail = house.put(*to, **more)
+    house.work_off()
+    assert set(house.states(mail)) == {"failed"}
+    return mail
+
+
+def test_one_notice_tells_the_sender_of_all_recipients(house) -> None:
+    mail = fail(house, BOB, "carol@there.example")
+    [(recipient, dsn)] = house.listener.notices
+    assert recipient == Recipient("alice@us.example", notify=frozenset({"NEVER"}))
+    assert house.listener.told == [[f"failed {BOB}", "failed carol@there.example"]]
+    assert dsn.get_payload(2).get_payload(0)["Received"] == "by us"
+    assert [one.notice for one in house.look(mail)] == [None, None]
+
+
+def test_a_bounce_is_never_bounced(house) -> None:
+    fail(house, BOB, sender="")
+    assert house.listener.notices == []
+
+
+def test_who_wants_no_notice_gets_none(house) -> None:
+    fail(house, Recipient(BOB, frozenset({"NEVER"})))
+    assert house.listener.notices == []
+
+
+def test_a_sender_whom_spf_calls_forged_is_not_told(house) -> None:
+    found = {"spf": [Finding("fail", "192.0.2.1 may not send for us.example")]}
+    about = Circumstances("gw.us.example", NOW, found, "1")
+    recorded = evidence(Mail("m1", Session(ip_address("192.0.2.1"))), about)
+    mail = fail(house, BOB, draft={"evidence": recorded})
+    assert house.listener.notices == []
+    assert [one.notice for one in house.look(mail)] == [None]
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        {"direction": "inbound", "found": {"spf": [{"code": "softfail"}]}},
+        {"direction": "outbound", "found": {"spf": [{"code": "fail"}]}},
+        {"direction": "inbound", "found": {}},
+        {},
+    ],
+)
+def test_other_senders_are_told(house, recorded: dict) -> None:
+    fail(house, BOB, draft={"evidence": recorded})
+    assert house.listener.told == [[f"failed {BOB}"]]
+
+
+def test_success_is_confirmed_where_the_next_host_does_not(house) -> None:
+    asked = Recipient(BOB, frozenset({"SUCCESS"}))
+    house.put(asked)
+    house.work_off()
+    assert house.listener.told == [[f"relayed {BOB}"]]
+    house.hosts.dsn = True
+    house.put(asked)
+    house.work_off()
+    assert len(house.listener.notices) == 1
+
+
+def test_delivery_into_a_mailbox_is_confirmed(house) -> None:
+    row = messages.Row(Recipient("ann@us.example"), State.MAILBOX, "ann", notice=Notice.DELIVERED)
+    house.put("ann@us.example", rows=[row])
+    house.work_off()
+    assert house.listener.told == [["delivered ann@us.example"]]
+
+
+def test_a_notice_that_cannot_be_stored_now_is_owed_until_it_is(house) -> None:
+    house.listener.trouble = Temporary("disk full")
+    mail = fail(house, BOB)
+    assert [one.notice for one in house.look(mail)] == [Notice.FAILED]
+    house.listener.trouble = None
+    house.work_off()
+    assert house.listener.notices == []  # the lease of the first try still runs
+    house.now += house.queue.lease
+    house.work_off()
+    assert house.listener.told == [[f"failed {BOB}"]]
+
+
+def test_a_large_original_comes_back_as_its_header(house) -> None:
+    house.queue = Queue(bounce_size=1000)
+    fail(house, BOB, body=b"Subject: x\r\n\r\n" + b"x\r\n" * 1000)
+    returned = house.listener.notices[0][1].get_payload(2)
+    assert returned.get_content_type() == "text/rfc822-headers"
+    assert returned.get_payload().replace("\r", "") == "Received: by us\nSubject: x\n"
