@@ -270,7 +270,7 @@ def _base64(raw: bytes) -> bytes:
 
 
 def _name(text: str) -> str:
-    """A file's name without control characters. Bidirectional ones stay: that a name turns round is for filters to see."""
+    """A file's name without control characters. Bidirectional ones stay: that a name turns round is for filters."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text[:1000])
 
 
