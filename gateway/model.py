@@ -156,9 +156,9 @@ class Part:
 class Content:
     """The message as the confined parser saw it. Empty until DATA ends.
 
-    `headers` holds name and unfolded value, in order, as text without control characters; `subject` is the first Subject
-    with its encoded words decoded. `defects` names in our own words what is malformed. `unscannable` says why the parser
-    gave up, or is empty.
+    `headers` holds name and unfolded value, in order, as text without control characters; `subject` is the first
+    Subject with its encoded words decoded. `defects` names in our own words what is malformed. `unscannable` says why
+    the parser gave up, or is empty.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
