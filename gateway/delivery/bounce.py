@@ -104,7 +104,8 @@ def _told(delivery: Delivery) -> list[str]:
         return [address]
     words = f"{said.code} {said.status} {said.text}"
     why = f"The host {said.host} said: {words}" if said.host else f"Reason: {words}"
-    return [address, *textwrap.wrap(why, 72, initial_indent="        ", subsequent_indent="        ")]
+    indent = " " * 8
+    return [address, *textwrap.wrap(why, 76, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)]
 
 
 # ---- For programs -------------------------------------------------------------------------------------------------
@@ -132,12 +133,18 @@ def _about(delivery: Delivery, now: float, expire_after: float, *, wide: bool) -
         f"Status: {_code(notice, said)}",
     ]
     if said is not None and notice is not Notice.DELIVERED:
-        lines += [f"Remote-MTA: dns; {said.host.partition(' ')[0]}"] if said.host else []
+        lines += [f"Remote-MTA: dns; {_mta(said.host)}"] if said.host else []
         kind = "smtp" if said.host else "X-Gatepost"
         lines += [f"Diagnostic-Code: {kind}; {_line(f'{said.code} {said.status} {said.text}'.rstrip())}"]
     lines += [f"Last-Attempt-Date: {_date(now)}"] if notice is not Notice.DELIVERED else []
     lines += [f"Will-Retry-Until: {_date(delivery.queued_at + expire_after)}"] if notice is Notice.DELAYED else []
     return lines
+
+
+def _mta(host: str) -> str:
+    """The name in "mx.example.net [192.0.2.1]", or its address literal where the address is all the name it has."""
+    name, _, literal = host.partition(" ")
+    return literal if literal == f"[{name}]" else name
 
 
 def _code(notice: Notice, said: Reply | None) -> str:

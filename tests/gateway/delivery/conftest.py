@@ -22,11 +22,7 @@ from gateway.model import Delivery, Envelope, Recipient, Session, State, new_id
 from gateway.stages import Queue, Relay, Routes, Stages
 from gateway.store import messages, queue
 from gateway.store.engine import Store
-from tests.gateway.delivery.fakes import FakeDns
-
-NOW = 1_800_000_000.0
-BODY = b"Subject: x\r\n\r\nbody\r\n"
-TAKEN = Reply(250, "2.0.0", "taken", "mx.there.example [8.8.8.1]")
+from tests.gateway.delivery.fakes import BODY, NOW, TAKEN, FakeDns
 
 
 @dataclass

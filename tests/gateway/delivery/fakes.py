@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway.delivery.reply import Failed, Reply
 from gateway.model import Temporary
+
+NOW = 1_800_000_000.0
+BODY = b"Subject: x\r\n\r\nbody\r\n"
+TAKEN = Reply(250, "2.0.0", "taken", "mx.there.example [8.8.8.1]")
+LATER = Reply(450, "4.2.0", "later", "mx.there.example [8.8.8.1]")
+NEVER = Reply(550, "5.1.1", "unknown", "mx.there.example [8.8.8.1]")
+BOB = "bob@there.example"
+
+
+def unreachable() -> Failed:
+    """What is raised for a host that nobody can connect to."""
+    return Failed(Reply(451, "4.4.1", "mx cannot be reached: no answer"))
 
 
 class FakeDns:

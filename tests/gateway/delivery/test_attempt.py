@@ -10,18 +10,8 @@ from gateway.delivery.reply import Failed, Reply
 from gateway.model import Recipient, State, Temporary
 from gateway.stages import Relay, Routes, Timeouts
 from gateway.store import messages, schema
+from tests.gateway.delivery.fakes import BOB, LATER, NEVER, TAKEN, unreachable
 from tests.gateway.delivery.scripted import host
-
-NOW = 1_800_000_000.0
-BODY = b"Subject: x\r\n\r\nbody\r\n"
-TAKEN = Reply(250, "2.0.0", "taken", "mx.there.example [8.8.8.1]")
-LATER = Reply(450, "4.2.0", "later", "mx.there.example [8.8.8.1]")
-NEVER = Reply(550, "5.1.1", "unknown", "mx.there.example [8.8.8.1]")
-BOB = "bob@there.example"
-
-
-def unreachable() -> Failed:
-    return Failed(Reply(451, "4.4.1", "mx cannot be reached: no answer"))
 
 
 def test_what_is_due_is_sent_octet_for_octet(house) -> None:

@@ -121,6 +121,11 @@ def test_when_time_ran_out_the_status_says_so() -> None:
     assert fields(message)[1]["Diagnostic-Code"] == "smtp; 450 4.2.0 busy"
 
 
+def test_a_host_without_a_name_is_told_by_its_address() -> None:
+    _, message = made(replace(BOB, last_reply="192.0.2.1 [192.0.2.1]: 550 5.1.1 no"))
+    assert fields(message)[1]["Remote-MTA"] == "dns; [192.0.2.1]"
+
+
 def test_a_delay_never_has_a_permanent_status() -> None:
     _, message = made(replace(BOB, notice=Notice.DELAYED, last_reply="mx.x: 554 5.7.1 no service here"))
     assert fields(message)[1]["Status"] == "4.7.1"

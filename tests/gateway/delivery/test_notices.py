@@ -4,21 +4,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.delivery.reply import Failed, Reply
 from gateway.model import Finding, Mail, Notice, Recipient, Session, State, Temporary
 from gateway.pipeline.drafts import Circumstances, evidence
 from gateway.stages import Queue
 from gateway.store import messages
-
-NOW = 1_800_000_000.0
-BODY = b"Subject: x\r\n\r\nbody\r\n"
-LATER = Reply(450, "4.2.0", "later", "mx.there.example [8.8.8.1]")
-NEVER = Reply(550, "5.1.1", "unknown", "mx.there.example [8.8.8.1]")
-BOB = "bob@there.example"
-
-
-def unreachable() -> Failed:
-    return Failed(Reply(451, "4.4.1", "mx cannot be reached: no answer"))
+from tests.gateway.delivery.fakes import BOB, NEVER, NOW
 
 
 def fail(house, *to: str | Recipient, **more) -> str:

@@ -5,20 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.delivery.reply import Failed, Reply
 from gateway.model import Recipient, State
 from gateway.stages import Queue
 from gateway.store import messages, queue
-
-NOW = 1_800_000_000.0
-BODY = b"Subject: x\r\n\r\nbody\r\n"
-LATER = Reply(450, "4.2.0", "later", "mx.there.example [8.8.8.1]")
-NEVER = Reply(550, "5.1.1", "unknown", "mx.there.example [8.8.8.1]")
-BOB = "bob@there.example"
-
-
-def unreachable() -> Failed:
-    return Failed(Reply(451, "4.4.1", "mx cannot be reached: no answer"))
+from tests.gateway.delivery.fakes import BOB, LATER, NEVER, NOW, unreachable
 
 
 def test_a_mail_is_tried_by_the_schedule_warned_of_once_and_returned_in_the_end(house) -> None:
