@@ -93,27 +93,29 @@ def _teach(config: Config) -> None:
     first, last = people[0], people[-1]
     terminal.say()
     terminal.say("To try it, type in a second terminal:")
-    terminal.facts(_lessons(config, first, last))
+    for what, typed in _lessons(config, first, last):
+        terminal.say(f"  {typed}  # {what}")
     terminal.say()
 
 
 def _lessons(config: Config, first: str, last: str) -> list[tuple[str, str]]:
+    """What there is to try, and what to type for it; a line each, so that it can be copied."""
     me = command()
     lessons = []
     if (mx := _first(config, ListenerKind.MX)) is not None:
         lessons += [
-            ("  send a mail from outside", f"{me} send --from you@somewhere.example --to {first}"),
-            ("    the same with swaks", f"swaks --server {mx.address} --from you@somewhere.example --to {first}"),
+            ("a mail from outside", f"{me} send --from you@somewhere.example --to {first}"),
+            ("the same", f"swaks --server {mx.address} --from you@somewhere.example --to {first}"),
         ]
     if _first(config, ListenerKind.SUBMISSION) is not None:
-        lessons.append(("  send one as a user", f"{me} send --user {last} --from {last} --to {first}"))
+        lessons.append(("as a user", f"{me} send --user {last} --from {last} --to {first}"))
     if pop3 := next((x for x in config.pop3 if x.tls == "implicit"), None):
-        lessons.append(("  fetch the first one", f"curl -k --user {first} pop3s://{pop3.address}/1"))
+        lessons.append(("fetch the first mail", f"curl -k --user {first} pop3s://{pop3.address}/1"))
     lessons += [
-        ("  see what became of all", f"{me} track"),
-        ("  one mail's life, and why", f"{me} track ID"),
-        ("  judge a file, no sending", f"{me} explain FILE --to {first}"),
-        ("  how everything is", f"{me} status"),
+        ("what became of all mail", f"{me} track"),
+        ("one mail's life, and why; the id stands in the list", f"{me} track ID"),
+        ("judge a file; nothing is sent", f"{me} explain FILE --to {first}"),
+        ("how everything is", f"{me} status"),
     ]
     return lessons
 
