@@ -72,7 +72,7 @@ def test_names_of_parts_are_read_in_every_form(field, name):
 
 
 def test_a_name_keeps_what_turns_it_round_and_loses_what_controls_a_terminal():
-    field = "Content-Disposition: attachment; filename=\"a\u202efdp.exe\x1b[0m\"\r\n\r\nx".encode()
+    field = 'Content-Disposition: attachment; filename="a\u202efdp.exe\x1b[0m"\r\n\r\nx'.encode()
     assert [part.filename for part in parse(field, LIMITS).parts] == ["a\u202efdp.exe\ufffd[0m"]
 
 

@@ -1,0 +1,72 @@
+"""The grammar of MIME header fields, read as mail programs read it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.pipeline import mime
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("text/plain", "text/plain"),
+        (" Text/HTML; charset=x", "text/html"),
+        ("multipart/mixed;boundary=b", "multipart/mixed"),
+        ("text", ""),
+        ("", ""),
+        ("te xt/plain", ""),
+    ],
+)
+def test_media_types(value, kind):
+    assert mime.media_type(value) == kind
+
+
+@pytest.mark.parametrize(
+    ("value", "parameters"),
+    [
+        ("a/b; x=1; Y=2", {"x": "1", "y": "2"}),
+        ('a/b; x="1; y=2"; z=3', {"x": "1; y=2", "z": "3"}),
+        ("a/b; x=1; x=2", {"x": "1"}),
+        ('a/b; x="unclosed', {"x": '"unclosed'}),
+        ("a/b; x*0=a; x*1=b; x*2=c", {"x": "abc"}),
+        ("a/b; x*1=b; x*0=a", {"x": "ab"}),
+        ("a/b; x*=iso-8859-1'de'%FC", {"x": "ü"}),
+        ("a/b; x*=utf-7''+ADw-", {"x": "+ADw-"}),
+        ("a/b; x*=iso-8859-99''a", {"x": "a"}),
+        ("a/b;;;; =; x", {}),
+    ],
+)
+def test_parameters(value, parameters):
+    assert mime.parameters(value) == parameters
+
+
+def test_more_parameters_than_the_limit_are_not_read():
+    assert len(mime.parameters("a/b" + "".join(f"; p{n}=1" for n in range(500)))) == mime.MAX_PARAMETERS
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("plain", "plain"),
+        ("=?utf-8?q?Gr=C3=BC=C3=9Fe?=", "Grüße"),
+        ("=?UTF-8?B?R3LDvMOfZQ==?=", "Grüße"),
+        ("=?utf-8?q?a?= =?utf-8?q?b?=", "ab"),
+        ("=?utf-8?q?a?= b", "a b"),
+        ("=?iso-8859-1*de?q?=FC?=", "ü"),
+        ("=?utf-8?q?a_b?=", "a b"),
+        ("=?unicode_escape?q?=5Cx41?=", "\\x41"),
+        ("=?utf-8?b?@@@?=", ""),
+        ("=?utf-8?x?a?=", "=?utf-8?x?a?="),
+        ("=?utf-8?b?QQ?=", "A"),
+    ],
+)
+def test_encoded_words(value, text):
+    assert mime.decode_words(value) == text
+
+
+@given(st.text("=?utf-8bqQ \"';*%0x/\\", max_size=200))
+def test_no_value_makes_the_grammar_raise(value):
+    mime.decode_words(value)
+    mime.parameters("a/b;" + value)
+    mime.media_type(value)

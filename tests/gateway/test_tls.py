@@ -1,0 +1,84 @@
+"""TLS contexts, and the certificate of the first start."""
+
+import datetime
+import socket
+import ssl
+import stat
+import threading
+
+import pytest
+
+from gateway import tls
+from gateway.config import Config, Server, TlsFiles
+
+
+def config(folder, **words):
+    return Config(server=Server(hostname="mx.test", data=folder), tls=TlsFiles(**words))
+
+
+def shake_hands(server_context, client_context):
+    """The version that both agree on."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5)
+    theirs.settimeout(5)
+    result = []
+
+    def serve():
+        try:
+            with server_context.wrap_socket(ours, server_side=True) as wrapped:
+                result.append(wrapped.version())
+        except OSError as error:
+            result.append(type(error).__name__)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with client_context.wrap_socket(theirs, server_hostname="mx.test") as wrapped:
+            wrapped.version()
+    finally:
+        theirs.close()
+        thread.join(5)
+        ours.close()
+    return result[0]
+
+
+def client(context_folder, version=None):
+    context = ssl.create_default_context(cafile=str(context_folder / "tls/certificate.pem"))
+    if version:
+        context.minimum_version = context.maximum_version = version
+    return context
+
+
+def test_the_first_start_makes_a_certificate_that_carries_our_name(tmp_path):
+    context = tls.server_context(config(tmp_path))
+    assert shake_hands(context, client(tmp_path)) == "TLSv1.3"
+    assert shake_hands(context, client(tmp_path, ssl.TLSVersion.TLSv1_2)) == "TLSv1.2"
+
+
+def test_the_key_is_readable_by_us_alone_and_kept_at_the_second_start(tmp_path):
+    _, key = tls.certificate_files(config(tmp_path))
+    first = key.read_bytes()
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert tls.certificate_files(config(tmp_path))[1].read_bytes() == first
+
+
+def test_the_modern_profile_refuses_tls_1_2(tmp_path):
+    context = tls.server_context(config(tmp_path, profile="modern"))
+    with pytest.raises(ssl.SSLError):
+        shake_hands(context, client(tmp_path, ssl.TLSVersion.TLSv1_2))
+
+
+def test_older_versions_and_renegotiation_are_off(tmp_path):
+    context = tls.server_context(config(tmp_path))
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+    assert context.options & ssl.OP_NO_COMPRESSION
+    assert all(c["aead"] for c in context.get_ciphers())
+
+
+def test_configured_files_are_used_and_their_end_is_known(tmp_path):
+    certificate, key = tls.certificate_files(config(tmp_path))
+    named = config(tmp_path / "elsewhere", certificate=certificate, key=key)
+    assert tls.certificate_files(named) == (certificate, key)
+    left = tls.expires_at(certificate) - datetime.datetime.now(datetime.UTC)
+    assert datetime.timedelta(days=800) < left < datetime.timedelta(days=826)
