@@ -29,6 +29,8 @@ from gateway.smtp.spool import Spool
 from gateway.smtp.transaction import Transaction
 
 BLOCK = 64 << 10
+SMALL_CHUNK = 1 << 10
+"""Octets below which a chunk counts as a command of its own."""
 JUDGEMENT = 600.0
 """Seconds after which no client waits for the reply to the end of data any more (RFC 5321 4.5.3.2.6)."""
 
@@ -347,6 +349,7 @@ class Session(Connection):
         elif fault := chunks.fault or mail.trouble:
             raise ProtocolError(fault)
         else:
+            self._commands -= length >= SMALL_CHUNK  # a large message may take many; its size bounds them
             await self.say(replies.CHUNK_OK)
 
     def _mail_for_chunks(self) -> Transaction:
@@ -375,7 +378,7 @@ class Session(Connection):
         finally:
             self.forget()
         _demand_ok(outcome)
-        self._errors = 0
+        self._errors = self._commands = 0
         await self.say(replies.ACCEPTED.naming(outcome.id))
 
     async def _judged(self, envelope: Envelope, message: BinaryIO, size: int) -> Outcome:
