@@ -63,9 +63,9 @@ def send(server: Server, message: bytes, sender: str, recipients: Sequence[str],
             if login is not None:
                 client.login(login.user, login.password)
             return _transaction(client, message, sender, recipients)
-    except smtplib.SMTPAuthenticationError as error:
-        return _answer(error.smtp_code, error.smtp_error)
     except smtplib.SMTPResponseException as error:
+        if error.smtp_code < 0:  # smtplib's sign for no reply at all
+            raise Temporary(f"{server.host}:{server.port} does not speak SMTP") from None
         return _answer(error.smtp_code, error.smtp_error)
     except (OSError, smtplib.SMTPException) as error:
         raise Temporary(f"{server.host}:{server.port} cannot be talked to: {_why(error)}") from None

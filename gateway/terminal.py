@@ -42,10 +42,10 @@ def complain(*words: object) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table; the last column takes the room that is left."""
-    heading = Text(title, "bold") if title else None
+    heading = text(title, "bold") if title else None
     made = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
-        made.add_column(column, overflow="fold", no_wrap=False, ratio=1 if number == len(columns) - 1 else None)
+        made.add_column(text(column), overflow="fold", no_wrap=False, ratio=1 if number == len(columns) - 1 else None)
     for row in rows:
         made.add_row(*(one if isinstance(one, Text) else text(one) for one in row))
     _console().print(made)
@@ -58,7 +58,7 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     grid.add_column(overflow="fold")
     for name, value in pairs:
         if value not in ("", None):
-            grid.add_row(name, value if isinstance(value, Text) else text(value))
+            grid.add_row(text(name), value if isinstance(value, Text) else text(value))
     _console().print(grid)
 
 
