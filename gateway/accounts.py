@@ -23,6 +23,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 from sqlalchemy import Connection, delete, insert, select, update
 
+from gateway.idn import a_labels
 from gateway.model import Permanent, Temporary
 from gateway.store import mailbox, schema
 from gateway.store.engine import Store
@@ -66,7 +67,7 @@ def address_name(text: str) -> str:
     if not (local and at and domain):
         return ""
     try:
-        return f"{local}@{domain if domain.isascii() else domain.encode('idna').decode('ascii')}"
+        return f"{local}@{a_labels(domain)}"
     except UnicodeError:
         return ""
 

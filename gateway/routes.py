@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.idn import a_labels
 from gateway.stages import NextHop, Route, Routes
 
 
@@ -27,11 +28,9 @@ class Destination:
 def normal(domain: str) -> str:
     """*domain* as the DNS compares it: A-labels, lower case, no final dot; what is no domain only in lower case."""
     name = domain.rstrip(".").lower()
-    if name.isascii():
-        return name
     try:
-        return name.encode("idna").decode("ascii").lower()
-    except UnicodeError:
+        return a_labels(name)
+    except ValueError:
         return name
 
 

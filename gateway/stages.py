@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gateway import toml
 from gateway.config import SHIPPED_POLICIES, Networks
+from gateway.idn import a_labels
 from gateway.model import Action
 from gateway.toml import Duration, Fault, FaultyFiles, List, Size, Table
 
@@ -88,8 +89,8 @@ def _domain(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError('a domain is written like "example.org"')
     try:
-        name = value.rstrip(".").encode("idna").decode("ascii").lower() if not value.isascii() else value.lower()
-    except UnicodeError:
+        name = a_labels(value.rstrip("."))
+    except ValueError:
         raise ValueError(f"{value} is not a domain name") from None
     if len(name) > 253 or not re.fullmatch(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)(?:\.[a-z0-9_-]{1,63})*", name):
         raise ValueError(f"{value} is not a domain name")

@@ -16,7 +16,7 @@ STAGE_POLICIES = {"edge", "content", "score", "routes", "queue", "relay", "quara
 
 FLOORS = (
     {"model"},
-    {"toml", "events"},
+    {"toml", "events", "idn"},
     {"config"},
     {"stages", "tls"},
     {"dns", "state", "routes"},

@@ -65,11 +65,14 @@ class Visit:
         self._at_connect = await inspect.ask(Mail(new_id(), session), Stage.CONNECT, policies, {})
         return OK
 
-    async def authenticate(self, session: Session, login: str, password: str) -> bool:
-        """Is this the password of *login*? Raises `Temporary` where that cannot be told now."""
-        ok = await self._intake.authenticator.check(login, password)
-        events.authenticated(session, login, ok)
-        return ok
+    async def authenticate(self, session: Session, login: str, password: str) -> str:
+        """The account that *login* (its name, or an address of it) and *password* belong to, or "".
+
+        Raises `Temporary` where that cannot be told now.
+        """
+        account = await self._intake.authenticator.identify(login, password)
+        events.authenticated(session, login, bool(account))
+        return account
 
     async def sender(self, session: Session, envelope: Envelope) -> Outcome:
         """MAIL FROM: a new transaction. A user may send as the addresses of the account, and as no other."""

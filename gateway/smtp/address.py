@@ -7,12 +7,10 @@ A-labels, the local part as sent, with quotes only where it needs them. What the
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
-import idna
-
+from gateway.idn import a_labels
 from gateway.model import Envelope, Recipient
 from gateway.smtp import replies
 from gateway.smtp.replies import ProtocolError, Reply
@@ -201,8 +199,8 @@ def _domain(text: str, malformed: Reply) -> str:
 def _a_labels(name: str, malformed: Reply) -> str:
     """The name by IDNA 2008. Strict: no dot but the dot, so that two readers cannot split it differently."""
     try:
-        return idna.encode(unicodedata.normalize("NFC", name).lower(), strict=True).decode("ascii")
-    except (idna.IDNAError, UnicodeError):
+        return a_labels(name)
+    except ValueError:
         raise ProtocolError(malformed) from None
 
 

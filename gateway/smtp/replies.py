@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 
 _ID = re.compile(r"[0-9a-z]{1,32}")
-_NOT_OURS = re.compile(r"[^A-Za-z0-9 .,:_-]+")
+_NOT_OURS = re.compile(r"[^A-Za-z0-9 .,:/_-]+")
 _MAX_REFERENCE = 100
 
 

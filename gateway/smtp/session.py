@@ -253,15 +253,15 @@ class Session(Connection):
 
     async def _log_in(self, login: str, password: str) -> None:
         try:
-            is_right = bool(login) and await self._visit.authenticate(self.peer, login, password)
+            account = await self._visit.authenticate(self.peer, login, password) if login else ""
         except Temporary:
             raise ProtocolError(replies.AUTH_UNAVAILABLE) from None
-        if not is_right:
+        if not account:
             self._auth_failures += 1
             is_last = self._auth_failures >= self.edge.auth_failures
             raise ProtocolError(replies.TOO_MANY_LOGINS if is_last else replies.AUTH_FAILED)
         self.forget()
-        self.peer = replace(self.peer, user=login)
+        self.peer = replace(self.peer, user=account)
         await self.say(replies.LOGGED_IN)
 
     # The envelope

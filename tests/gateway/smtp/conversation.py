@@ -60,7 +60,7 @@ class Intake:
     async def authenticate(self, peer, login, password):
         self.asked.append((login, password))
         await self.answer("authenticate")
-        return (login, password) == ("alice", "secret")
+        return "alice" if (login, password) == ("alice", "secret") else ""
 
     async def sender(self, peer, envelope):
         return await self.answer(envelope.sender, "sender")
