@@ -31,8 +31,8 @@ format: $(VENV)/.dev            ## put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: packages $(VENV)/.dev    ## measure speed and memory, beside Postfix
-	$(BIN)/python -m tests.bench
+bench: packages $(VENV)/.dev    ## measure speed and memory, beside Postfix (BENCH="--quick --json FILE")
+	$(BIN)/python -m tests.bench $(BENCH)
 
 packages:                       ## the Debian packages that the tests drive: installs them when root
 	@tests/install-packages tests/packages.debian

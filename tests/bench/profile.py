@@ -1,0 +1,49 @@
+"""Where the time of one role goes: the roles run side by side without a supervisor, one of them under cProfile."""
+
+import pstats
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tests.bench import measure, stacks
+from tests.peers import clamd, processes
+
+TOP = 25
+
+
+def show(role: str, load: measure.Load, size: stacks.Size) -> None:
+    """Send *load* through all filters and print the functions of *role* that took most time of their own."""
+    with processes.workspace("profile") as home:
+        out = home / "profile.out"
+        with _roles(home, role, out, size) as stack:
+            measure.generate(stack, replace(load, count=measure.WARM_UP))
+            figures = measure.run(stack, load)
+        statistics = pstats.Stats(str(out))
+        print(f"{role} under cProfile, {load.count} messages and {measure.WARM_UP} to warm up; its start is included.")
+        print(f"CPU of the whole stack: {figures.cpu:.2f} ms a message, the profiler's own cost included.")
+        statistics.strip_dirs().sort_stats("tottime").print_stats(TOP)
+        statistics.sort_stats("cumulative").print_stats(r"^(?!.*(asyncio|<frozen|runners|base_events)).*$", 2 * TOP)
+
+
+@contextmanager
+def _roles(home: Path, profiled: str, out: Path, size: stacks.Size) -> Iterator[stacks.Stack]:
+    """The roles of Gatepost with all filters and clamd; the stack's process is that of the role *profiled*."""
+    with stacks.sink() as drain, clamd.run() as scanner, stacks.resolver() as names:
+        settings = {"antivirus": {"sockets": f'["unix:{scanner.unix_socket}"]'}}
+        port = stacks.write_config(home, size, drain.port, names, settings)
+        processes.complete(stacks.command(home, "account", "list"), home, env=stacks.ENVIRONMENT)
+        running: dict[str, processes.Process] = {}
+        with (
+            _role(home, "deliver", profiled, out) as running["deliver"],
+            _role(home, "smtp", profiled, out) as running["smtp"],
+        ):
+            yield stacks.Stack(port, running[profiled], stacks.RELAYED, scanner.process, drain.count)
+
+
+def _role(home: Path, role: str, profiled: str, out: Path) -> AbstractContextManager[processes.Process]:
+    argv = stacks.command(home, "run", role)
+    if role == profiled:
+        argv[2:4] = ["-m", "tests.bench.profiled", str(out)]
+    ready = home / f"data/run/{role}-1.pid"
+    return processes.running(argv, home, ready.exists, within=40, env=stacks.ENVIRONMENT)
