@@ -195,6 +195,10 @@ class Gateway:
             raise processes.Late(f"{late}; its log ends:\n{self.log()[-4000:]}") from None
         return found[0]
 
+    def wait_policies(self, since: int) -> None:
+        """Until both processes that decide by policies have put a new set in force after octet *since* of the log."""
+        processes.wait_until(lambda: len(self.events("policies in force", since)) >= 2, 20, "the policies to reload")
+
     def wait_pid(self, role: str, *, other_than: int = 0) -> int:
         """The process that has announced itself for *role*, as soon as it is not *other_than*."""
 
@@ -330,18 +334,32 @@ def run(
         ports = ports or free_ports()
         write_configuration(home, ports, certificate, dns, {"routes": routes(), **(policies or {})})
         passwords = {address(user): add_account(home, address(user)) for user in users}
-        argv: list[str | Path] = [*COMMAND, "--config", home / "gatepost.toml", "run"]
-
-        def ready() -> bool:
-            return all((home / f"var/run/{role}-1.pid").exists() for role in ROLES)
-
-        with processes.running(argv, home, ready, within=READY) as process:
-            gateway = Gateway(home, ports, certificate, process, passwords)
+        with started(home, ports, certificate, passwords, may_fail=may_fail) as gateway:
             yield gateway
-            if process.popen.returncode is None:
-                gateway.stop()
-            assert may_fail or not gateway.events("failure"), gateway.events("failure")
-            assert "Traceback" not in gateway.log(), gateway.log()
+
+
+@contextmanager
+def started(
+    home: Path,
+    ports: Mapping[str, int],
+    certificate: Certificate,
+    passwords: dict[str, str],
+    *,
+    may_fail: bool = False,
+) -> Iterator[Gateway]:
+    """Start the gateway whose configuration lies in *home*, with the data that it finds there."""
+    argv: list[str | Path] = [*COMMAND, "--config", home / "gatepost.toml", "run"]
+
+    def ready() -> bool:
+        return all((home / f"var/run/{role}-1.pid").exists() for role in ROLES)
+
+    with processes.running(argv, home, ready, within=READY) as process:
+        gateway = Gateway(home, ports, certificate, process, passwords)
+        yield gateway
+        if process.popen.returncode is None:
+            gateway.stop()
+        assert may_fail or not gateway.events("failure"), gateway.events("failure")
+        assert "Traceback" not in gateway.log(), gateway.log()
 
 
 def write_configuration(

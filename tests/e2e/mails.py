@@ -132,7 +132,7 @@ def encoded_words(**more: str) -> bytes:
 def utf8_header(**more: str) -> bytes:
     """UTF-8 in the header as it is (RFC 6532)."""
     return mail(
-        "Γειά σου Κόσμε\n日本語\n",
+        "Příliš žluťoučký kůň\n日本語\n",
         subject="Привет, 日本 ☺",
         kind="text/plain; charset=utf-8",
         encoding="8bit",
