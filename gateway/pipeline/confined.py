@@ -57,6 +57,13 @@ def main() -> None:
     gc.freeze()  # what is shared with the workers stays shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle: it closes the control socket
     signal.signal(signal.SIGCHLD, lambda *_: _reap())
+    with contextlib.suppress(ConnectionError):  # the gateway ended while we were getting ready, or forking
+        _obey(control, limits, policies)
+    _end()
+
+
+def _obey(control: socket.socket, limits: Limits, policies: Sequence[Policy]) -> None:
+    """Fork and end workers as the gateway says, until it closes the control socket."""
     control.sendall(b"!")
     with control.makefile("rb") as commands:
         while command := commands.readline(32):
@@ -64,7 +71,6 @@ def main() -> None:
                 _fork(control, limits, policies)
             elif command.startswith(b"-"):
                 _kill(int(command[1:]))
-    _end()
 
 
 def _policy(name: str, settings: str) -> Policy:
