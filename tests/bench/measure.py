@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from os import getpid
@@ -49,6 +50,8 @@ class Figures:
     generator: float
     others: float
     replies: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
+    """`cpu` by process; children that have ended count with their parent."""
 
 
 def run(stack: Stack, load: Load) -> Figures:
@@ -56,12 +59,14 @@ def run(stack: Stack, load: Load) -> Figures:
     scanners = [stack.scanner.pid] if stack.scanner else []
     already = stack.count() if stack.count else 0
     usage.settle(stack.process.pid, *scanners)
-    began, ours, theirs = _clocks(stack, scanners), usage.cpu(getpid()), usage.busy()
+    began, scanned = usage.cpu_by_part(stack.process.pid), usage.cpu(*scanners)
+    ours, theirs = usage.cpu(getpid()), usage.busy()
     sent = generate(stack, load)
     taken = len(sent["seconds"])
     drained = _drained(stack, already + taken)
     usage.settle(stack.process.pid, *scanners)
-    ended = _clocks(stack, scanners)
+    ended = usage.cpu_by_part(stack.process.pid)
+    parts = {name: (value - began.get(name, 0.0)) / taken * 1000 for name, value in ended.items()}
     lasted = time.monotonic() - sent["begin"]
     others = (usage.busy() - theirs - (usage.cpu(getpid()) - ours)) / lasted
     seconds = sorted(sent["seconds"])
@@ -71,11 +76,12 @@ def run(stack: Stack, load: Load) -> Figures:
         p50=_percentile(seconds, 50),
         p95=_percentile(seconds, 95),
         p99=_percentile(seconds, 99),
-        cpu=(ended[0] - began[0]) / taken * 1000,
-        scanner=(ended[1] - began[1]) / taken * 1000,
+        cpu=(sum(ended.values()) - sum(began.values())) / taken * 1000,
+        scanner=(usage.cpu(*scanners) - scanned) / taken * 1000,
         generator=sent["cpu"] / taken * 1000,
         others=max(0.0, others),
         replies=sent["replies"],
+        parts=parts,
     )
 
 
@@ -92,10 +98,6 @@ def generate(stack: Stack, load: Load) -> dict[str, Any]:
             f"nothing was accepted: {sent['replies']}; the stack said:\n{stack.process.output()[-3000:]}"
         )
     return sent
-
-
-def _clocks(stack: Stack, scanners: Sequence[int]) -> tuple[float, float]:
-    return usage.cpu(stack.process.pid), usage.cpu(*scanners)
 
 
 def _drained(stack: Stack, wanted: int) -> float | None:
@@ -118,11 +120,8 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
 def medians(runs: Sequence[Figures]) -> Figures:
     """Each figure's median; replies are added up, and of the noise the worst counts."""
     values: dict[str, Any] = {}
-    for name in asdict(runs[0]).keys() - {"replies", "others"}:
+    for name in asdict(runs[0]).keys() - {"replies", "parts", "others"}:
         values[name] = median(getattr(one, name) for one in runs)
-    replies: dict[str, int] = {}
-    for one in runs:
-        replies = {
-            code: replies.get(code, 0) + one.replies.get(code, 0) for code in replies.keys() | one.replies.keys()
-        }
-    return Figures(**values, others=max(one.others for one in runs), replies=replies)
+    parts = {name: median(one.parts.get(name, 0.0) for one in runs) for name in runs[0].parts}
+    replies = sum((Counter(one.replies) for one in runs), Counter[str]())
+    return Figures(**values, others=max(one.others for one in runs), replies=dict(replies), parts=parts)

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,14 +98,18 @@ def _ratio(value: float, base: float | None) -> str:
     return f"{value / base:.2f}" if base else ""
 
 
+def _parts(result: Result) -> str:
+    largest = sorted(result.figures.parts.items(), key=lambda part: -part[1])
+    named = ", ".join(f"{name} {value:.2f}" for name, value in largest if value >= 0.05)
+    return f"CPU ms by process, {result.stack} at {result.concurrency}: {named}"
+
+
 def notes(results: Sequence[Result], about: Mapping[str, object]) -> list[str]:
     """What a reader has to know before comparing these figures with others."""
     lines = ["  ".join(f"{key}: {value}" for key, value in about.items())]
-    codes: dict[str, int] = {}
-    for result in results:
-        for code, count in result.figures.replies.items():
-            codes[code] = codes.get(code, 0) + count
-    lines.append(f"replies to the final dot: {codes}")
+    codes = sum((Counter(result.figures.replies) for result in results), Counter[str]())
+    lines.append(f"replies to the final dot: {dict(codes)}")
+    lines += [_parts(result) for result in results if result.concurrency == results[0].concurrency]
     worst = max(results, key=lambda result: result.figures.others)
     others = f"other programs took up to {worst.figures.others:.2f} cores ({worst.stack}, {worst.concurrency} conns)"
     if worst.figures.others > NOISY:

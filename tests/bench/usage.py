@@ -32,6 +32,25 @@ def _cpu(pid: int) -> float:
     return 0.0
 
 
+def cpu_by_part(root: int) -> dict[str, float]:
+    """The same for one tree, by what each process is: a role of Gatepost ("smtp"), or the name of the program."""
+    found: dict[str, float] = defaultdict(float)
+    for pid in tree(root):
+        found[_part(pid)] += _cpu(pid)
+    return dict(found)
+
+
+def _part(pid: int) -> str:
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        if b"gateway.pipeline.confined" in words:
+            return "confined"
+        if b"gateway" in words:
+            return "supervisor" if words[-1] == b"run" else words[-1].decode("ascii", "replace")
+        return Path(words[0].decode("utf-8", "replace")).name
+    return "ended"
+
+
 def memory(*roots: int) -> float:
     """MB: the sum of proportional set sizes, in which a page of four processes counts a quarter for each."""
     return sum(_pss(pid) for root in roots for pid in tree(root)) / MB
