@@ -25,7 +25,7 @@ check: $(VENV)/.dev             ## what you run before each commit: format, lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not e2e"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e" --ignore=tests/peers --ignore=tests/fuzz
 
 format: $(VENV)/.dev            ## put the code into its form
 	$(BIN)/ruff format .
