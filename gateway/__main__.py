@@ -115,6 +115,9 @@ def serve(config: Config, role: Role) -> None:
     events.configure(config.log.format)
     welcome.make_folders(config)
     bound = roles.take_sockets(roles.listeners(config, role), os.environ)
+    if roles.SUPERVISED not in os.environ:
+        with opened(config):  # nobody else has brought the tables up to date
+            pass
     work = {Role.SMTP: _smtp, Role.DELIVER: _deliver, Role.POP3: _pop3}[role]
     asyncio.run(work(config, bound))
 

@@ -299,6 +299,18 @@ def test_when_the_supervisor_is_killed_its_processes_end_by_themselves():
             socket.create_connection(("127.0.0.1", gateway.ports["mx"]), 5)
 
 
+def test_a_role_alone_binds_its_own_sockets_and_makes_the_tables():
+    with gate() as gateway:
+        argv = [*GATEPOST, "run", "smtp"]
+        with processes.running(argv, gateway.home, lambda: ("smtp", 1) in gateway.running(), within=30) as process:
+            done = sent(gateway)
+            assert "550 5.1.1" in done.text, "no mailbox was made, for only the whole gateway makes the demo"
+            process.signal(signal.SIGTERM)
+            wait_until(lambda: not process.alive(), 15, "the end")
+        assert process.popen.returncode == 0
+        assert gateway.running() == set()
+
+
 def test_a_clamd_with_signatures_is_started_and_finds_a_virus():
     processes.require("clamd")
     with gate(start="true", antivirus="") as gateway:
