@@ -26,7 +26,10 @@ class Entry(NamedTuple):
 
 def clean(text: str, limit: int = TEXT) -> str:
     """*text* on one line, without control, format and surrogate characters, at most *limit* characters long."""
-    return "".join(character if character.isprintable() else " " for character in text[:limit])
+    short = text[:limit]
+    if short.isprintable():
+        return short
+    return "".join(character if character.isprintable() else " " for character in short)
 
 
 def record(conn: Connection, entries: Iterable[Entry]) -> None:

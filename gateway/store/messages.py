@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from io import SEEK_END, BytesIO
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, select, update
 
 from gateway.model import Envelope, Notice, Recipient, Session, State, Verdict
 from gateway.store import journal, queue, schema, verdicts
@@ -23,6 +23,11 @@ EVIDENCE = 4 << 20
 HEADER_TEXT = 998
 """Characters kept of a header field (the longest line of RFC 5322 2.1.1)."""
 _SWEPT = 500  # mails in one transaction
+# Statements made once, for making one costs more than running it.
+_CHUNKS = select(schema.message.c.chunks).where(schema.message.c.id == bindparam("message"))
+_CHUNK = select(schema.chunk.c.data).where(
+    schema.chunk.c.message_id == bindparam("message"), schema.chunk.c.n == bindparam("number")
+)
 _ADD_MESSAGE, _ADD_EVIDENCE, _ADD_CHUNK = map(insert, (schema.message, schema.evidence, schema.chunk))
 
 
@@ -162,14 +167,12 @@ def _document(evidence: Mapping[str, object]) -> str:
 
 def chunk_count(conn: Connection, message_id: str) -> int:
     """How many chunks there are of a mail; 0 where its bytes are gone, or it never was."""
-    query = select(schema.message.c.chunks).where(schema.message.c.id == message_id)
-    return conn.scalar(query) or 0
+    return conn.scalar(_CHUNKS, {"message": message_id}) or 0
 
 
 def chunk(conn: Connection, message_id: str, n: int) -> bytes:
     """Chunk *n*, counted from 0. `LookupError` where there is none."""
-    columns = schema.chunk.c
-    data = conn.scalar(select(columns.data).where(columns.message_id == message_id, columns.n == n))
+    data = conn.scalar(_CHUNK, {"message": message_id, "number": n})
     if data is None:
         raise LookupError(f"{message_id} has no chunk {n}")
     return bytes(data)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Executable, Row, Select, bindparam, func, insert, or_, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from gateway.model import Delivery, Notice, Recipient, State
 from gateway.store import journal, schema
@@ -84,24 +86,35 @@ def move(
 
     A delivery whose state knows no such event stays as it is. *values* are other columns to set.
     """
+    return _moved(conn, event, _moving(event).where(*which).values(**values), now, text, {})
+
+
+@cache
+def _moving(event: str) -> ReturningUpdate[tuple[int, str]]:
+    """The statement that takes deliveries through *event*; made once, for making one costs more than running it."""
+    origins, after = _step(event)
+    statement = update(_delivery).where(or_(*(_delivery.c.state == before for before in origins)))
+    changed = statement.values(state=after, lease_owner="", lease_until=0.0)
+    return changed.returning(_delivery.c.id, _delivery.c.message_id)
+
+
+def _moved(
+    conn: Connection, event: str, statement: Executable, now: float, text: str, parameters: dict[str, Any]
+) -> Sequence[int]:
+    """Run a statement of `_moving`; parameters with the name of a column set it."""
     origins, after = _step(event)
     entered = {} if after in origins else {"since": now}
-    statement = (
-        update(_delivery)
-        .where(_delivery.c.state.in_(origins), *which)
-        .values(state=after, lease_owner="", lease_until=0.0, **entered, **values)
-        .returning(_delivery.c.id, _delivery.c.message_id)
-    )
-    moved = conn.execute(statement).all()
+    moved = conn.execute(statement, {**entered, **parameters}).all()
     journal.record(conn, [journal.Entry(message_id, id_, now, event, text) for id_, message_id in moved])
     return [id_ for id_, _ in moved]
 
 
-def _step(event: str) -> tuple[list[State], State]:
+@cache
+def _step(event: str) -> tuple[tuple[State, ...], State]:
     """From where *event* leads, and where to: each event has one end."""
     steps = {before: after for (before, name), after in TRANSITIONS.items() if name == event and before}
     (after,) = set(steps.values())
-    return list(steps), after
+    return tuple(steps), after
 
 
 # ---- Leases -------------------------------------------------------------------------------------------------------
@@ -208,8 +221,16 @@ def retry(
 
 
 def _settle(conn: Connection, event: str, id_: int, owner: str, reply: str, now: float, **values: Any) -> bool:
-    values |= {"attempts": _delivery.c.attempts + 1, "last_reply": journal.clean(reply)}
-    return bool(move(conn, event, _delivery.c.id == id_, is_owned(owner), now=now, text=reply, **values))
+    is_owned(owner)
+    values |= {"last_reply": journal.clean(reply), "settled": id_, "holder": owner}
+    return bool(_moved(conn, event, _settling(event), now, reply, values))
+
+
+@cache
+def _settling(event: str) -> Executable:
+    """`_moving` for the one delivery "settled", if "holder" still has its lease."""
+    mine = (_delivery.c.id == bindparam("settled"), _delivery.c.lease_owner == bindparam("holder"))
+    return _moving(event).where(*mine).values(attempts=_delivery.c.attempts + 1)
 
 
 def notice_sent(conn: Connection, ids: Collection[int], owner: str = "", now: float | None = None) -> bool:
