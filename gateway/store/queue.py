@@ -56,6 +56,10 @@ LONGEST_LEASE = 3600.0
 _IDS = 500  # in one statement
 _delivery = schema.delivery
 _message = schema.message
+_PULL_BACK = update(_delivery).where(
+    _delivery.c.state == State.QUEUED,
+    _delivery.c.next_attempt > bindparam("horizon"),
+)
 _ADD = insert(_delivery).returning(_delivery.c.id, sort_by_parameter_order=True)
 
 
@@ -168,8 +172,7 @@ def is_owned(owner: str) -> ColumnElement[bool]:
 
 def _pull_back(conn: Connection, now: float) -> None:
     """What a wrong clock has planned for a far future is due now."""
-    stray = _delivery.c.next_attempt > now + HORIZON
-    conn.execute(update(_delivery).where(_delivery.c.state == State.QUEUED, stray).values(next_attempt=now))
+    conn.execute(_PULL_BACK, {"next_attempt": now, "horizon": now + HORIZON})
 
 
 def _lease(conn: Connection, wanted: Select[int], owner: str, limit: int, now: float, lease: float) -> list[Delivery]:
@@ -326,6 +329,7 @@ def _load(conn: Connection, which: ColumnElement[bool]) -> list[Delivery]:
     return [_delivery_of(row) for row in conn.execute(_selected().where(which).order_by(_delivery.c.id))]
 
 
+@cache
 def _selected() -> Select[Any]:
     columns = (_message.c[name] for name in ("sender", "received_at", "size", "eight_bit", "smtputf8", "ret", "envid"))
     return select(_delivery, *columns).join(_message, _message.c.id == _delivery.c.message_id)

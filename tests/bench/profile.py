@@ -24,8 +24,9 @@ def show(role: str, load: measure.Load, size: stacks.Size) -> None:
         print(
             f"CPU of the role and its workers: {figures.cpu:.2f} ms a message, the profiler's own cost (about half) included."
         )
-        statistics.strip_dirs().sort_stats("tottime").print_stats(TOP)
-        statistics.sort_stats("cumulative").print_stats(r"^(?!.*(asyncio|<frozen|runners|base_events)).*$", 2 * TOP)
+        statistics.sort_stats("tottime").print_stats(TOP)
+        print("What our own functions cost, with all that they call:")
+        statistics.sort_stats("cumulative").print_stats(rf"^{stacks.ROOT}/(gateway|filters)/", 2 * TOP)
 
 
 @contextmanager
