@@ -35,6 +35,7 @@ CONFIG = """
 hostname = "{hostname}"
 data = "{home}/var"
 policies = "{home}/policies"
+smtp_processes = {smtp_processes}
 
 [tls]
 certificate = "{certificate.certificate}"
@@ -229,8 +230,8 @@ class Gateway:
             return [taken(transaction(client, sender, recipients, raw)) for raw in mails]
 
     @contextmanager
-    def opened(self, user: str) -> Iterator[poplib.POP3_SSL]:
-        """A POP3 session over TLS, logged in."""
+    def opened(self, user: str, *, leave: bool = False) -> Iterator[poplib.POP3_SSL]:
+        """A POP3 session over TLS, logged in; with *leave* the client goes without QUIT."""
         context = self.certificate.client_context()
         client = poplib.POP3_SSL("127.0.0.1", self.ports["pop3s"], timeout=60, context=context)
         name, password = self.login(user)
@@ -239,12 +240,23 @@ class Gateway:
             client.pass_(password)
             yield client
         finally:
-            client.quit()
+            client.close() if leave else client.quit()
 
     def fetch(self, user: str) -> list[bytes]:
         """All mails of *user* with CRLF; they stay."""
         with self.opened(user) as client:
             return [retrieve(client, number) for number in range(1, client.stat()[0] + 1)]
+
+    def unique_id(self, user: str, sent: bytes) -> bytes:
+        """The UIDL of the mail *sent*; the Message-ID tells which it is."""
+        token = re.search(rb"(?mi)^message-id: *(\S+)", sent)
+        assert token
+        with self.opened(user) as client:
+            for line in client.uidl()[1]:
+                number, name = line.split()
+                if token[1] in b"\n".join(client.top(int(number), 0)[1]):
+                    return name
+        raise AssertionError("the mail is not there")
 
     def empty(self, user: str) -> None:
         """Delete all mails of *user*."""
@@ -324,15 +336,19 @@ def run(
     policies: Mapping[str, str] | None = None,
     users: Sequence[str] = ("alice",),
     ports: Mapping[str, int] | None = None,
+    smtp_processes: int = 1,
+    more: str = "",
     may_fail: bool = False,
 ) -> Iterator[Gateway]:
     """A gateway with these accounts, and with these policies (text by stem) in place of the shipped ones.
 
-    `dns` is the port of its resolver. At the end it must stop in order, and unless `may_fail` without one failure told.
+    `dns` is the port of its resolver; `more` stands at the end of gatepost.toml. `@HOME@` is the working folder. At the end it must stop in order, and unless `may_fail` without one failure told.
     """
     with processes.workspace("e2e") as home:
         ports = ports or free_ports()
-        write_configuration(home, ports, certificate, dns, {"routes": routes(), **(policies or {})})
+        values = {"certificate": certificate, "dns": dns, "smtp_processes": smtp_processes, **ports}
+        (home / "gatepost.toml").write_text(CONFIG.format(hostname=HOSTNAME, home=home, **values) + more)
+        write_policies(home, {"routes": routes(), **(policies or {})})
         passwords = {address(user): add_account(home, address(user)) for user in users}
         with started(home, ports, certificate, passwords, may_fail=may_fail) as gateway:
             yield gateway
@@ -362,14 +378,10 @@ def started(
         assert "Traceback" not in gateway.log(), gateway.log()
 
 
-def write_configuration(
-    home: Path, ports: Mapping[str, int], certificate: Certificate, dns: int, policies: Mapping[str, str]
-) -> None:
-    values = {"hostname": HOSTNAME, "home": home, "certificate": certificate, "dns": dns, **ports}
-    (home / "gatepost.toml").write_text(CONFIG.format(**values))
+def write_policies(home: Path, policies: Mapping[str, str]) -> None:
     (home / "policies").mkdir()
     for stem, text in policies.items():
-        (home / f"policies/{stem}.toml").write_text(text, "utf-8")
+        (home / f"policies/{stem}.toml").write_text(text.replace("@HOME@", str(home)), "utf-8")
 
 
 def add_account(home: Path, login: str) -> str:

@@ -1,5 +1,6 @@
 """The `gatepost` command beside a running gateway: what it says, and its exit codes."""
 
+import poplib
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,27 @@ def test_status_tells_how_the_gateway_is(gateway: Gateway) -> None:
     assert all(checks.values()), done.stdout
     assert {"smtp-1", "deliver-1", "pop3-1", "clamd", "dns", "certificate", "policies"} <= checks.keys()
     assert done.code == REFUSED
+
+
+def test_accounts_come_change_their_password_and_go(gateway: Gateway) -> None:
+    carol = "carol@in.example"
+    words = ("account", "add", carol, carol, "Sales@IN.example", "--json")
+    gateway.passwords[carol] = gateway.cli(*words).json["password"]
+    gateway.put(OUTSIDE, ["sales@in.example"], raw := mails.mail())
+    assert mails.same(gateway.fetch(carol)[0], raw)
+    assert {"login": carol, "addresses": [carol, "sales@in.example"]}.items() <= account(gateway, carol).items()
+    assert gateway.cli("account", "passwd", carol, "--password-stdin", stdin=b"a new one\n").code == DONE
+    with pytest.raises(poplib.error_proto):
+        gateway.fetch(carol)
+    gateway.passwords[carol] = "a new one"
+    assert len(gateway.fetch(carol)) == 1
+    assert gateway.cli("account", "remove", carol, "--yes").code == DONE
+    with gateway.session() as client:
+        assert transaction(client, OUTSIDE, [carol], raw)[0] == 550
+    with pytest.raises(poplib.error_proto):
+        gateway.fetch(carol)
+
+
+def account(gateway: Gateway, login: str) -> dict[str, object]:
+    (found,) = [one for one in gateway.cli("account", "list", "--json").json if one["login"] == login]
+    return found

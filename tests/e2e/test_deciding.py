@@ -1,5 +1,6 @@
 """Policies decide: the shipped ones as they say, edited ones from the next mail on, faulty ones never."""
 
+import email
 from collections.abc import Iterator
 
 import pytest
@@ -23,7 +24,7 @@ MALFORMED = '# Faulty.\n[actions]\nexecutable = "quarantine"\ndisguised = "destr
 def own(certificate: Certificate, names: Dns, real_clamd: Clamd) -> Iterator[Gateway]:
     """A gateway whose policies may be edited."""
     policies = {"antivirus": gateways.shipped("antivirus", sockets=f'["unix:{real_clamd.unix_socket}"]')}
-    with gateways.run(certificate, dns=names.port, policies=policies) as running:
+    with gateways.run(certificate, dns=names.port, policies=policies, users=("alice", "bob")) as running:
         yield running
 
 
@@ -116,6 +117,34 @@ def test_an_edited_policy_decides_about_the_next_mail(own: Gateway) -> None:
     own.wait_policies(mark)
     code, text = reply_to(own, raw)
     assert (code, "attachments/executable" in text) == (550, True), text
+
+
+def test_what_one_may_have_and_another_not_is_held_for_the_other(own: Gateway) -> None:
+    raw, mark = mails.attachment("setup.exe", mails.program()), own.mark()
+    exception = '\n[[exceptions]]\nrecipients = ["bob@in.example"]\nactions.executable = "accept"\n'
+    own.write_policy("attachments", gateways.shipped("attachments", executable='"reject"') + exception)
+    own.wait_policies(mark)
+    own.empty("bob")
+    (mail_id,) = own.put(OUTSIDE, [ALICE, "bob@in.example"], raw)
+    assert mails.same(own.fetch("bob")[0], raw)
+    states = [(fate["delivery"]["state"], fate["verdict"]["action"]) for fate in own.life(mail_id)["deliveries"]]
+    assert states == [("held", "reject"), ("mailbox", "accept")]
+
+
+def test_a_stripped_part_is_replaced_by_a_note_and_the_original_can_be_released(own: Gateway) -> None:
+    raw, mark = mails.attachment("setup.exe", mails.program()), own.mark()
+    own.write_policy("attachments", gateways.shipped("attachments", executable='"strip"'))
+    own.wait_policies(mark)
+    own.empty("alice")
+    (mail_id,) = own.put(OUTSIDE, [ALICE], raw)
+    (arrived,) = own.fetch("alice")
+    text, note = email.message_from_bytes(arrived).get_payload()
+    assert text.get_payload() == "See the file.\r\n".removesuffix("\r\n")
+    assert "(setup.exe) was removed by the mail gateway" in note.get_payload()
+    assert mail_id in note.get_payload()
+    (held,) = [one for one in own.cli("quarantine", "list", "--json").json if one["message_id"] == mail_id]
+    assert own.cli("quarantine", "release", str(held["delivery_id"])).code == 0
+    assert sum(mails.same(one, raw) for one in own.fetch("alice")) == 1
 
 
 def test_a_faulty_edit_leaves_the_old_policies_in_force_and_is_told(own: Gateway) -> None:

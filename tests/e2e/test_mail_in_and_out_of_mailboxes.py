@@ -121,3 +121,20 @@ def test_a_wrong_password_opens_no_mailbox(gateway: Gateway) -> None:
     done = clients.curl_fetch(server, "1")
     assert done.code == 67, done.output
     assert not done.messages
+
+
+def test_what_was_deleted_is_still_there_when_the_client_never_said_quit(gateway: Gateway) -> None:
+    gateway.put(OUTSIDE, [ALICE], raw := mails.mail())
+    name = gateway.unique_id("alice", raw)
+    with gateway.opened("alice", leave=True) as client:
+        client.dele(1)
+    assert mails.same(mails.find(gateway.fetch("alice"), raw), raw)
+    assert gateway.unique_id("alice", raw) == name
+
+
+def test_a_mailbox_is_open_to_one_client_at_a_time(gateway: Gateway) -> None:
+    with gateway.opened("alice"):
+        done = clients.mpop(gateway.mailbox("alice"))
+        assert done.code != 0
+        assert "IN-USE" in done.output
+    assert clients.mpop(gateway.mailbox("alice")).code == 0

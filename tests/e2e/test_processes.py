@@ -4,6 +4,8 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -34,7 +36,7 @@ def own(certificate: Certificate, names: Dns, real_clamd: Clamd, elsewhere: int)
         "queue": gateways.shipped("queue", lease='"2s"', poll='"1s"'),
         "routes": gateways.routes({"slow.example": elsewhere}),
     }
-    with gateways.run(certificate, dns=names.port, policies=policies, may_fail=True) as running:
+    with gateways.run(certificate, dns=names.port, policies=policies, smtp_processes=2, may_fail=True) as running:
         yield running
 
 
@@ -42,6 +44,7 @@ def own(certificate: Certificate, names: Dns, real_clamd: Clamd, elsewhere: int)
 def test_a_killed_process_is_started_again_and_accepted_mail_is_there(own: Gateway, role: str) -> None:
     before, after = mails.dots(), mails.dots()
     own.put(OUTSIDE, [ALICE], before)
+    name = own.unique_id("alice", before)
     pid = own.wait_pid(role)
     mark = own.mark()
     os.kill(pid, signal.SIGKILL)
@@ -51,6 +54,14 @@ def test_a_killed_process_is_started_again_and_accepted_mail_is_there(own: Gatew
     arrived = own.fetch("alice")
     assert mails.same(mails.find(arrived, before), before)
     assert mails.same(mails.find(arrived, after), after)
+    assert own.unique_id("alice", before) == name
+
+
+def test_while_one_process_is_being_started_again_another_takes_mail(own: Gateway) -> None:
+    pid = own.wait_pid("smtp")
+    os.kill(pid, signal.SIGKILL)
+    assert len(own.put(OUTSIDE, [ALICE], *[mails.mail() for _ in range(5)])) == 5
+    own.wait_pid("smtp", other_than=pid)
 
 
 def test_mail_in_flight_survives_the_death_of_the_deliverer(own: Gateway, elsewhere: int) -> None:
@@ -98,7 +109,28 @@ def test_a_stop_lets_a_mail_in_data_finish_and_the_next_start_finds_everything(o
         assert mails.same(mails.find(arrived, late), late)
 
 
-def _say(client: socket.socket, replies: "socket.SocketIO", words: bytes, expected: bytes) -> None:
+def test_processes_whose_supervisor_was_killed_end_and_the_next_start_finds_everything(own: Gateway) -> None:
+    """Runs last: afterwards the shared gateway of this module is gone."""
+    raw = mails.dots()
+    with started(own.home, own.ports, own.certificate, own.passwords) as doomed:
+        doomed.put(OUTSIDE, [ALICE], raw)
+        pids = [doomed.wait_pid(role) for role in gateways.ROLES]
+        os.kill(doomed.process.pid, signal.SIGKILL)
+        doomed.process.popen.wait(10)
+        processes.wait_until(lambda: not any(map(_runs, pids)), 30, "the processes to end by themselves")
+    with started(own.home, own.ports, own.certificate, own.passwords) as again:
+        assert mails.same(mails.find(again.fetch("alice"), raw), raw)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def _say(client: socket.socket, replies: BinaryIO, words: bytes, expected: bytes) -> None:
     client.sendall(words)
     line = replies.readline()
     assert line.startswith(expected), line

@@ -222,6 +222,31 @@ def test_a_bounce_that_cannot_be_delivered_makes_no_bounce(world: World, gateway
     assert not gateway.events("notice", id=mail_id)
 
 
+def test_a_burst_from_many_connections_arrives_whole_and_once(world: World, gateway: Gateway) -> None:
+    with smtp_sink.run(port=world.neighbours["other"]) as sink:
+        port = gateway.ports["relay"]
+        done = smtp_sink.load(port, messages=150, sessions=10, size=8000, recipient="x@other.example")
+        assert done.code == 0, done.text
+        bodies = [mails.digest(dump.raw) for dump in sink.wait_received(150, within=60)]
+    processes.wait_until(
+        lambda: len(gateway.events("attempt", recipient="x@other.example", state="sent")) == 150, 20, "all to be sent"
+    )
+    assert len(bodies) == 150
+    assert len(set(bodies)) == 1  # smtp-source sends the same body again and again
+
+
+def test_addresses_beyond_ascii_travel_with_smtputf8(world: World, gateway: Gateway) -> None:
+    raw = mails.utf8_header(sender=ALICE, recipient="žofie@fixed.example")
+    with gateway.session("submission", "alice") as client:
+        client.command_encoding = "utf-8"
+        assert client.mail(ALICE, ["SMTPUTF8", "BODY=8BITMIME"])[0] == 250
+        assert client.rcpt("žofie@fixed.example")[0] == 250
+        assert client.data(raw)[0] == 250
+    arrived = kept(world, raw)
+    assert "Delivered-To: žofie@fixed.example" in mails.header(arrived)
+    assert mails.same(arrived, raw)
+
+
 def test_a_client_of_the_library_may_quit_without_a_word(gateway: Gateway) -> None:
     client = smtplib.SMTP("127.0.0.1", gateway.ports["mx"], timeout=20)
     client.ehlo("client.example")
