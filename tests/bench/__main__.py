@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         generator.write(home / "messages", sample.messages)
         load = measure.Load(home / "messages", args.count, 1, args.per_connection, args.pipelining)
         size = stacks.Size(args.smtp_processes, args.scan_processes)
+        if args.profile == "confined":
+            profile.show_confined(sample.messages)
+            return 0
         if args.profile:
             profile.show(args.profile, replace(load, concurrency=10), replace(size, smtp_processes=1))
             return 0
@@ -48,7 +51,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of 100 messages at 10 connections")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there, too")
     parser.add_argument(
-        "--profile", nargs="?", const="smtp", choices=("smtp", "deliver"), help="profile this role (smtp) instead"
+        "--profile",
+        nargs="?",
+        const="smtp",
+        choices=("smtp", "deliver", "confined"),
+        help="profile this role (smtp) instead",
     )
     parser.add_argument("--stack", action="append", help="only stacks whose name holds this; may be repeated")
     parser.add_argument("--concurrency", type=_numbers, default=[1, 10, 50], help="connections, as 1,10,50")

@@ -1,11 +1,17 @@
 """Where the time of one role goes: the roles run side by side without a supervisor, one of them under cProfile."""
 
+import cProfile
 import pstats
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
+from gateway.model import Envelope, ListenerKind, Mail, Recipient, Session, new_id
+from gateway.pipeline import confined, policy
 from tests.bench import measure, stacks
 from tests.peers import clamd, processes
 
@@ -19,14 +25,40 @@ def show(role: str, load: measure.Load, size: stacks.Size) -> None:
         with _roles(home, role, out, size) as stack:
             measure.generate(stack, replace(load, count=measure.WARM_UP))
             figures = measure.run(stack, load)
-        statistics = pstats.Stats(str(out))
         print(f"{role} under cProfile, {load.count} messages and {measure.WARM_UP} to warm up; its start is included.")
         print(
             f"CPU of the role and its workers: {figures.cpu:.2f} ms a message, the profiler's own cost (about half) included."
         )
-        statistics.sort_stats("tottime").print_stats(TOP)
-        print("What our own functions cost, with all that they call:")
-        statistics.sort_stats("cumulative").print_stats(rf"^{stacks.ROOT}/(gateway|filters)/", 2 * TOP)
+        _print(pstats.Stats(str(out)))
+
+
+def show_confined(messages: Sequence[bytes]) -> None:
+    """Parse *messages* and run the pure filters on them in this process, as a confined worker does."""
+    policies = policy.load(None, None)
+    filters = [confined._policy(one.name, one.settings) for one in policies.pure]
+    session = Session(ip_address("127.0.0.1"), "mx", ListenerKind.MX)
+    mail = Mail(new_id(), session, Envelope("writer@load.example", (Recipient("reader@sink.example"),)))
+
+    def scan_all() -> float:
+        began = time.process_time()
+        for message in messages:
+            with tempfile.TemporaryFile() as file:
+                file.write(message)
+                file.flush()
+                confined.scan(mail, file.fileno(), policies.stages.content.settings, filters)
+        return (time.process_time() - began) / len(messages) * 1000
+
+    scan_all()
+    print(f"CPU of parser and pure filters: {scan_all():.2f} ms a message, without the way to and from the worker.")
+    profile = cProfile.Profile(time.thread_time)
+    profile.runcall(scan_all)
+    _print(pstats.Stats(profile))
+
+
+def _print(statistics: pstats.Stats) -> None:
+    statistics.sort_stats("tottime").print_stats(TOP)
+    print("What our own functions cost, with all that they call:")
+    statistics.sort_stats("cumulative").print_stats(rf"^{stacks.ROOT}/(gateway|filters)/", 2 * TOP)
 
 
 @contextmanager

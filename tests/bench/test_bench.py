@@ -1,0 +1,68 @@
+"""The benchmark measures what it says: real messages reach the peer whole, and every stack accepts every mail."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+from gateway.model import Action
+from gateway.pipeline import policy
+from tests.bench import corpus, load, stacks, usage
+from tests.peers import smtp_sink
+
+
+def _load(tmp_path, messages, *options):
+    load.write(tmp_path / "messages", messages)
+    argv = [sys.executable, "-m", "tests.bench.load", "--messages", tmp_path / "messages", *map(str, options)]
+    done = subprocess.run(argv, cwd=stacks.ROOT, capture_output=True, check=True, timeout=30)
+    return json.loads(done.stdout)
+
+
+def test_the_generator_sends_each_message_unchanged(tmp_path) -> None:
+    messages = [b".dot\r\n..\r\n.\r\nend\r\n", b"Subject: x\r\n\r\n" + b"\xff\r\n" * 9000, b"a\r\n"]
+    with smtp_sink.run() as sink:
+        result = _load(tmp_path, messages, "--port", sink.port, "--concurrency", 2, "--per-connection", 2)
+        arrived = sink.wait_received(3)
+    assert result["replies"] == {"250": 3}
+    assert len(result["seconds"]) == 3
+    assert 0 < result["end"] - result["begin"] < 30
+    assert sorted(one.raw.replace(b"\n", b"\r\n") for one in arrived) == sorted(messages)
+
+
+def test_the_generator_tells_refusals_and_goes_on(tmp_path) -> None:
+    with smtp_sink.run(soft=["RCPT"]) as sink:
+        result = _load(tmp_path, [b"x\r\n"] * 3, "--port", sink.port, "--no-pipelining", "--concurrency", 1)
+    assert result["replies"] == {"Refused 450": 3}
+    assert result["seconds"] == []
+
+
+def test_all_that_a_filter_finds_is_accepted(tmp_path) -> None:
+    stacks.write_config(tmp_path, stacks.Size(1, 1), 9, 53, {"antivirus": {"sockets": '["unix:/nowhere"]'}})
+    policies = policy.load(tmp_path / "policies", None)
+    effects = [effect for one in policies.by_name.values() for effect in one.rules[-1].actions.values()]
+    assert len(effects) > 30
+    assert set(effects) == {Action.ACCEPT}
+
+
+def test_messages_get_the_line_ends_of_the_wire() -> None:
+    assert corpus.on_the_wire(b"From me\nA: b\r\n\nx\ry") == b"A: b\r\n\r\nx\r\ny\r\n"
+    assert not corpus.usable(b"x" * 999 + b"\r\n")
+    assert not corpus.usable(b"\0\r\n")
+    assert corpus.usable(b"x" * 998 + b"\r\n")
+
+
+def test_made_up_mail_is_as_large_as_real_mail() -> None:
+    sizes = sorted(len(corpus._made_up(random.Random(seed))) for seed in range(500))
+    assert 3_000 < sizes[250] < 8_000
+    assert sum(sizes) / 500 > 8_000
+
+
+def test_the_cpu_time_of_ended_children_counts() -> None:
+    before = usage.cpu(os.getpid())
+    spin = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    subprocess.run([sys.executable, "-c", spin], check=True)
+    assert 0.25 < usage.cpu(os.getpid()) - before < 3
+    assert usage.memory(os.getpid()) > 5
+    assert usage.busy() > 0
+    usage.settle(os.getpid(), quiet=0.05, within=0.2)
