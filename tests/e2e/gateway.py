@@ -180,8 +180,11 @@ class Gateway:
 
     def events(self, kind: str, since: int = 0, **fields: object) -> list[dict[str, Any]]:
         """The lines of the log for *kind* that bear these fields, from octet *since* on."""
-        lines = self.process.log.read_bytes()[since:].decode("utf-8", "replace").splitlines()
-        found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        wanted = [json.dumps(value).encode() for value in (kind, *fields.values()) if isinstance(value, str)]
+        with self.process.log.open("rb") as log:
+            log.seek(since)
+            lines = [line for line in log if line.endswith(b"}\n") and all(word in line for word in wanted)]
+        found = [json.loads(line) for line in lines]
         return [one for one in found if one["event"] == kind and all(one.get(k) == v for k, v in fields.items())]
 
     def mark(self) -> int:
