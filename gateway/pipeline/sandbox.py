@@ -13,7 +13,7 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from gateway import events
 from gateway.model import Content, Mail, Temporary
 from gateway.pipeline.confined import FRAME, MAIL, MAX_REPLY, SCANNED, Scanned
+from gateway.pipeline.inspect import declared
 from gateway.pipeline.policy import Policies
 
 START_TIME = 30.0
@@ -105,7 +106,8 @@ class Sandbox:
 
     def __init__(self, policies: Policies, processes: int) -> None:
         self._limits = policies.stages.content.settings
-        filters = {policy.name: policy.settings for policy in policies.pure}
+        self._pure = {policy.name: policy for policy in policies.pure}
+        filters = {name: policy.settings for name, policy in self._pure.items()}
         self._specification = json.dumps({"limits": self._limits.model_dump(), "filters": filters}).encode()
         self._places: asyncio.LifoQueue[_Worker | None] = asyncio.LifoQueue()
         for _ in range(processes):
@@ -136,7 +138,7 @@ class Sandbox:
                 scanned = await self._ask(worker, mail, message)
             sound = worker.mails < MAILS_PER_WORKER
             return scanned
-        except (TimeoutError, OSError, EOFError, ValidationError) as error:
+        except (TimeoutError, OSError, EOFError, ValidationError, LookupError) as error:
             events.say("parser lost", id=mail.id, why=type(error).__name__)
             return Scanned(Content(unscannable=_why(error), size=os.fstat(message.fileno()).st_size))
         finally:
@@ -170,7 +172,12 @@ class Sandbox:
         size = FRAME.unpack(await _exactly(worker.socket, FRAME.size))[0]
         if size > MAX_REPLY:
             raise EOFError("the reply is too large")
-        return SCANNED.validate_json(await _exactly(worker.socket, size), strict=True)
+        return self._checked(SCANNED.validate_json(await _exactly(worker.socket, size), strict=True))
+
+    def _checked(self, scanned: Scanned) -> Scanned:
+        """*scanned*, if it speaks for pure filters alone: one that a mail took over says nothing for clamd or SPF."""
+        found = {name: tuple(declared(self._pure[name], findings)) for name, findings in scanned.found.items()}
+        return replace(scanned, found=found)
 
     async def retire(self) -> None:
         """Let the mails in hand come to their end (each has its deadline), then close."""
@@ -181,9 +188,10 @@ class Sandbox:
 
     async def close(self) -> None:
         """Let the idle workers go and end their parent; one that is busy ends when it is given back."""
-        for _ in range(self._places.qsize()):
-            if worker := self._places.get_nowait():
+        for worker in [self._places.get_nowait() for _ in range(self._places.qsize())]:
+            if worker:
                 worker.socket.close()
+            self._places.put_nowait(None)
         nursery, self._nursery = self._nursery, None
         if nursery is not None:
             await nursery.close()

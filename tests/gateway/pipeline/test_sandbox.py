@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import Mail, Session
+from gateway.model import Finding, Mail, Session
 from gateway.pipeline import policy
+from gateway.pipeline.confined import Scanned
 from gateway.pipeline.policy import Policies
 from gateway.pipeline.sandbox import Sandbox
 from gateway.stages import Content, Stages
@@ -107,6 +108,27 @@ def test_the_parent_of_the_workers_is_replaced_when_it_is_killed():
         await asyncio.sleep(0.05)
 
     assert [answer.content.unscannable for answer in scanned(GOOD, GOOD, meddle=kill_parent)] == ["", ""]
+
+
+def test_a_sandbox_keeps_its_places_when_the_parent_of_the_workers_dies():
+    async def run():
+        sandbox = await Sandbox(policies(), 3).start()
+        os.kill(sandbox._nursery._process.pid, signal.SIGKILL)
+        await asyncio.sleep(0.05)
+        with spooled(GOOD) as file:
+            answer = await sandbox.scan(MAIL, file)
+        async with asyncio.timeout(10):
+            await sandbox.retire()
+        return answer.content.unscannable, sandbox._places.qsize()
+
+    assert asyncio.run(run()) == ("", 3)
+
+
+@pytest.mark.parametrize("lie", [{"spf": [Finding("pass")]}, {"attachments": [Finding("pass")]}])
+def test_a_worker_that_speaks_for_another_filter_is_not_believed(lie):
+    sandbox = Sandbox(policies(), 1)
+    with pytest.raises(LookupError):
+        sandbox._checked(Scanned(found={name: tuple(findings) for name, findings in lie.items()}))
 
 
 def test_workers_run_under_limits():
