@@ -7,7 +7,6 @@ it never declared becomes a finding itself, with the code "error": its policy ha
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,10 @@ from gateway.model import ERROR, AskingFilter, Finding, Found, Mail, PureFilter,
 from gateway.pipeline.policy import Policies, Policy
 
 MAX_FINDINGS = 20
-"""Findings of one filter and one code that are kept: a mail with 500 bad attachments is bad enough with 20."""
+"""Findings of one filter and one code that are kept: a mail with 500 bad attachments is bad enough with 20.
+
+The last of them then says how many more there are. It names no part: a policy that strips parts must not take the
+rest for harmless, and holds what it cannot cut out."""
 
 
 async def ask(mail: Mail, stage: Stage, policies: Policies, known: Found) -> Found:
@@ -78,13 +80,16 @@ def declared(policy: Policy, findings: Sequence[Finding]) -> list[Finding]:
     codes = cast("PureFilter", policy.filter).codes | {ERROR}
     if strangers := {finding.code for finding in findings} - codes:
         raise LookupError(f"undeclared findings: {sorted(strangers)}")
-    seen: Counter[str] = Counter()
-    kept = []
+    by_code: dict[str, list[Finding]] = {}
     for finding in findings:
-        seen[finding.code] += 1
-        if seen[finding.code] <= MAX_FINDINGS:
-            kept.append(tidy(finding))
-    return kept
+        by_code.setdefault(finding.code, []).append(finding)
+    return [tidy(finding) for same in by_code.values() for finding in _bounded(same)]
+
+
+def _bounded(same: list[Finding]) -> list[Finding]:
+    if len(same) <= MAX_FINDINGS:
+        return same
+    return [*same[: MAX_FINDINGS - 1], Finding(same[0].code, f"and {len(same) - MAX_FINDINGS + 1} more")]
 
 
 def tidy(finding: Finding) -> Finding:

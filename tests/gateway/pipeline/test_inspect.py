@@ -88,6 +88,7 @@ def test_findings_are_made_safe_to_show_and_bounded_for_each_code():
     assert len(findings) == inspect.MAX_FINDINGS
     assert len(findings[0].detail) == 300
     assert findings[0].detail.isprintable()
+    assert findings[-1] == Finding("seen", "and 81 more"), "it names no part that alone could be stripped"
 
 
 def test_a_pure_filter_that_raises_is_its_finding_error_and_the_others_are_asked():

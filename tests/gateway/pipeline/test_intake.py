@@ -206,6 +206,18 @@ def test_a_stripped_copy_is_delivered_and_the_original_is_held(site):
     assert b"MZ\r\n" not in stored(here.store, copy)
 
 
+def test_a_mail_with_more_bad_parts_than_are_told_is_held_and_not_stripped_of_some(site):
+    part = b"--b\r\nContent-Disposition: attachment; filename=run.exe\r\n\r\nMZ\r\n"
+    head = (
+        b"From: a@s.example\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\nContent-Type: multipart/mixed; boundary=b\r\n"
+    )
+    here = site(attachments=shipped("attachments") + '[[exceptions]]\nactions.executable = "strip"\n')
+    here.send(head + b"\r\n" + part * 30 + b"--b--\r\n")
+    with here.store.reading() as conn:
+        assert mailbox.listing(conn, "alice") == []
+        assert queue.counts(conn)[State.HELD] == 1
+
+
 def test_a_mail_with_more_than_fifty_hops_is_a_loop(site):
     hops = b"Received: by x\r\n" * 51
     assert site().send(hops + GOOD)[-1].kind is Kind.LOOP
