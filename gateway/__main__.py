@@ -14,7 +14,7 @@ from pathlib import Path
 from socket import socket
 from typing import BinaryIO
 
-from gateway import clamd, cli, dns, events, roles, supervisor, terminal, tls, welcome
+from gateway import clamd, cli, dns, events, roles, stages, supervisor, terminal, tls, welcome
 from gateway.accounts import Authenticator
 from gateway.config import Config
 from gateway.delivery.runner import Runner
@@ -73,7 +73,7 @@ def _store(config: Config) -> Store:
 async def _intake(config: Config, state_file: Path, scanners: int) -> AsyncIterator[Intake]:
     """The judgement with all its tools; *scanners* confined children, none where nothing is to be scanned."""
     store = _store(config)
-    authenticator = Authenticator(store)
+    authenticator = _authenticator(config, store)
     state = LocalState(state_file)
     try:
         intake = Intake(
@@ -94,6 +94,10 @@ async def _intake(config: Config, state_file: Path, scanners: int) -> AsyncItera
         authenticator.close()
         await store.aclose()
         state.close()
+
+
+def _authenticator(config: Config, store: Store) -> Authenticator:
+    return Authenticator(store, stages.load(config.server.policies).edge.auth_threads)
 
 
 def explain(config: Config, session: Session, envelope: Envelope, message: BinaryIO) -> Explained:
@@ -145,7 +149,7 @@ async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
 
 async def _pop3(config: Config, bound: Mapping[str, socket]) -> None:
     store = _store(config)
-    authenticator, gate, context = Authenticator(store), Gate(), tls.server_context(config)
+    authenticator, gate, context = _authenticator(config, store), Gate(), tls.server_context(config)
     services = {x.name: pop3_factory(x, store, authenticator, context, gate) for x in config.pop3}
 
     async def drain() -> None:

@@ -23,6 +23,7 @@ _log = logging.getLogger("gatepost")
 _HIDDEN = {
     *range(0x20),
     *range(0x7F, 0xA0),
+    0x061C,
     0x200B,
     0x200E,
     0x200F,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
 import os
 import ssl
@@ -77,6 +79,15 @@ def _write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def abort(transport: asyncio.WriteTransport) -> None:
+    """Close *transport* at once, however often it was closed before.
+
+    In Python 3.11.2 (Debian 12) a TLS transport that was closed twice forgets its protocol, and then cannot be aborted.
+    """
+    with contextlib.suppress(AttributeError):
+        transport.abort()
 
 
 def expires_at(certificate: Path) -> datetime.datetime:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 
+from gateway.tls import abort
+
 MAX_LINE = 4096
 """Octets of one line (RFC 5321 4.5.3.1.5 says 512; hosts are more talkative)."""
 MAX_UNREAD = 64 << 10
@@ -94,7 +96,7 @@ class Wire(asyncio.Protocol):
         """Drop the connection at once, without a word."""
         self._closed = True
         if self._transport is not None:
-            self._transport.abort()
+            abort(self._transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""

@@ -7,6 +7,7 @@ contradicts the grammar becomes a defect. Nothing here trusts a name, a length o
 from __future__ import annotations
 
 import binascii
+import contextlib
 import io
 import re
 import zipfile
@@ -24,6 +25,7 @@ from gateway.pipeline.mime import (
     decode_text,
     decode_words,
     filenames,
+    is_ambiguous,
     media_type,
     parameters,
 )
@@ -33,6 +35,8 @@ from gateway.stages import Content as ContentPolicy
 Buffer = bytes | mmap
 Limits = ContentPolicy.Settings
 
+_MESSAGES = {"message/rfc822", "message/global", "message/news"}
+_UUENCODED = re.compile(rb"(?:^|\r\n)begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,200})\r\n")
 _ENCODINGS = {"", "7bit", "8bit", "binary", "base64", "quoted-printable"}
 MAX_DEFECTS = 20
 MAX_LINE = 1000
@@ -81,6 +85,10 @@ class _Scan:
         if len(self.defects) < MAX_DEFECTS:
             self.defects.append(words)
 
+    def doubt(self, words: str) -> None:
+        """Readers may see what we do not: the mail is unscannable, but what we do see is still looked at."""
+        self.unscannable = self.unscannable or words
+
     def header(self, start: int, end: int) -> Header:
         """The header block of the entity at *start*; `Unscannable` where it is too large or has too many fields."""
         if self.data[start : start + 2] == b"\r\n":
@@ -115,16 +123,20 @@ class _Scan:
         if depth > self.limits.depth:
             raise Unscannable(f"parts are nested more than {self.limits.depth} deep")
         kind = self._media_type(header)
+        if is_ambiguous(header):
+            self.doubt("the type of a part, or its boundary, can be read in two ways")
+        if kind == "message/partial":
+            self.doubt("it is a fragment of a message (RFC 2046 5.2.2), the rest of which comes in others")
         if kind.startswith("multipart/") and (boundary := boundary_of(header)):
             self._multipart(header, boundary, end, path, depth)
-        elif kind == "message/rfc822" and self._encoding(header) not in {"base64", "quoted-printable"}:
+        elif kind in _MESSAGES and self._encoding(header) not in {"base64", "quoted-printable"}:
             self._add(Part(path or "1", kind, size=end - header.body, span=(start, end)), header)
             inner = self.header(header.body, end)
             leaf = not media_type(inner.first("content-type")).startswith("multipart/")
             self.entity(inner, header.body, end, (path or "1") + (".1" if leaf else ""), depth + 1)
         else:
             if kind.startswith("multipart/"):
-                self.defect("a multipart has no usable boundary")
+                self._unreadable_multipart("a multipart has no usable boundary", header.body, end)
             self._leaf(header, kind, start, end, path or "1")
 
     def _media_type(self, header: Header) -> str:
@@ -147,13 +159,22 @@ class _Scan:
     def _multipart(self, header: Header, boundary: bytes, end: int, path: str, depth: int) -> None:
         spans = self._between(boundary, header.body, end)
         if not spans:
-            self.defect("a multipart has no parts")
+            self._unreadable_multipart("a multipart has no parts", header.body, end)
         for number, (start, stop) in enumerate(spans, 1):
             inner = f"{path}.{number}" if path else str(number)
             self.entity(self.header(start, stop), start, stop, inner, depth + 1)
 
+    def _unreadable_multipart(self, words: str, start: int, end: int) -> None:
+        """We see no parts; in a body with text, other readers may."""
+        self.defect(words)
+        if self.data[start:end].strip():
+            self.doubt(words)
+
     def _between(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
-        """Start and end of each body part between the delimiter lines of *boundary* (RFC 2046 5.1.1)."""
+        """Start and end of each body part between the delimiter lines of *boundary* (RFC 2046 5.1.1).
+
+        What opens behind the closing one is a part as well: some readers go on there.
+        """
         spans: list[tuple[int, int]] = []
         opened = -1
         for line, after, closing in self._delimiters(b"--" + boundary, start, end):
@@ -161,9 +182,7 @@ class _Scan:
                 spans.append((opened, max(line, opened)))
             if len(spans) > self.limits.parts:
                 raise Unscannable(f"there are more than {self.limits.parts} parts")
-            if closing:
-                return spans
-            opened = after
+            opened = -1 if closing else after
         if opened >= 0:
             self.defect("a multipart is not closed")
             spans.append((opened, end))
@@ -205,10 +224,28 @@ class _Scan:
             raw = self._decoded(encoding, header.body, stop)[: self.limits.text_size]
             text = decode_text(raw, parameters(header.first("content-type")).get("charset", ""))
         self._add(Part(path, kind, "", sniffed, size, text=text, span=(start, end)), header)
-        if sniffed == "application/zip":
-            self._unzip(self._decoded(encoding, header.body, end), path, 1)
-        elif kind == "message/rfc822":
+        if encoding == "base64" and not kind.startswith("text/"):
+            self._whole_base64(header.body, end)
+        claims_zip = "zip" in kind or any(_is_zip_name(name) for name in filenames(header))
+        if sniffed == "application/zip" or claims_zip:
+            self._zip(self._decoded(encoding, header.body, end), path, 1)
+        elif kind in _MESSAGES:
             self._inner_message(self._decoded(encoding, header.body, end), path)
+        elif kind.startswith("text/") and encoding not in {"base64", "quoted-printable"}:
+            self._uuencoded(header.body, end, path)
+
+    def _whole_base64(self, start: int, end: int) -> None:
+        """Padding in the middle: some readers stop there, some go on."""
+        padding = self.data.find(b"=", start, end)
+        if padding >= 0 and bytes(self.data[padding:end]).strip(b"= \t\r\n-"):
+            self.doubt("base64 goes on behind its end")
+
+    def _uuencoded(self, start: int, end: int, path: str) -> None:
+        """Files that stand in the text itself, as mail programs before MIME sent them, and some still show them."""
+        for match in _UUENCODED.finditer(self.data, start, end):
+            line = bytes(self.data[match.end() : match.end() + 100]).partition(b"\r\n")[0]
+            with contextlib.suppress(binascii.Error):
+                self._keep(Part(path, "", _name(_text(match[1].strip())), sniff(binascii.a2b_uu(line))))
 
     def _decoded(self, encoding: str, start: int, end: int) -> bytes:
         raw = bytes(self.data[start:end])
@@ -220,10 +257,19 @@ class _Scan:
         """A message that is itself encoded, against RFC 2046 5.2.1: read it all the same, as mail programs do."""
         self.defect("an attached message is encoded")
         inner = parse(data, self.limits)
+        if "an attached message is encoded" in inner.defects:
+            self.doubt("an encoded message holds another")  # which clamd does not follow
+        for defect in inner.defects:
+            self.defect(defect)
         for part in inner.parts:
             self._keep(replace(part, path=f"{path}.{part.path}", span=None))
         if inner.unscannable:
-            raise Unscannable(inner.unscannable)
+            self.doubt(inner.unscannable)
+
+    def _zip(self, data: bytes, path: str, depth: int) -> None:
+        """Look into *data*, which begins as a zip, or bears the name of one and is one behind other octets."""
+        if data.startswith(b"PK") or zipfile.is_zipfile(io.BytesIO(data)):
+            self._unzip(data, path, depth)
 
     def _unzip(self, data: bytes, path: str, depth: int) -> None:
         """Add what the zip *data* holds; its members are opened only as far as `sniff` needs, archives in it whole."""
@@ -231,6 +277,8 @@ class _Scan:
             raise Unscannable(f"archives are nested more than {self.limits.archive_depth} deep")
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                if data.startswith(b"PK\3\4") and min((i.header_offset for i in archive.infolist()), default=1):
+                    self.doubt(f"the archive in part {path} holds more than its directory names")
                 for info in archive.infolist():
                     self._member(archive, info, path, depth)
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OSError) as error:
@@ -246,9 +294,9 @@ class _Scan:
         inner = f"{path}/{name}"
         sniffed = sniff(first)
         self._keep(Part(inner, "", name, sniffed, info.file_size, encrypted))
-        if sniffed == "application/zip":
+        if sniffed == "application/zip" or (first and _is_zip_name(name)):
             left = self.limits.archive_size - self.unpacked
-            self._unzip(self._unpacked(archive, info, left + 1), inner, depth + 1)
+            self._zip(self._unpacked(archive, info, left + 1), inner, depth + 1)
 
     def _unpacked(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
         with archive.open(info) as member:
@@ -257,6 +305,10 @@ class _Scan:
         if self.unpacked > self.limits.archive_size:
             raise Unscannable(f"archives hold more than {self.limits.archive_size} octets")
         return data
+
+
+def _is_zip_name(name: str) -> bool:
+    return name.rstrip(" .").lower().endswith((".zip", ".zipx"))
 
 
 def _base64(raw: bytes) -> bytes:

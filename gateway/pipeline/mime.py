@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 MAX_VALUE = 16384
-MAX_PARAMETERS = 50
 MAX_WORDS = 200
 
 _CODECS = re.compile(
@@ -17,6 +17,7 @@ _CODECS = re.compile(
 )
 _WORD = re.compile(r"=\?([A-Za-z0-9_-]{1,40})(?:\*[A-Za-z-]{1,20})?\?([BbQq])\?([^? ]{0,1000})\?=")
 _PARAMETER = re.compile(r';\s*([^\s=;"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
+_LOOSE_NAME = re.compile(r'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";]{1,1000})', re.IGNORECASE)
 _SECTION = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
 
 
@@ -53,11 +54,30 @@ def media_type(value: str) -> str:
 def parameters(value: str) -> dict[str, str]:
     """The parameters of a Content-Type or Content-Disposition value, the forms of RFC 2231 joined; the first wins."""
     pieces: dict[str, dict[int, tuple[str, bool]]] = {}
-    for name, raw in _PARAMETER.findall(value[:MAX_VALUE])[:MAX_PARAMETERS]:
-        if section := _SECTION.fullmatch(name.lower()):
-            place = int(section[2]) if section[2] else 0
-            pieces.setdefault(section[1], {}).setdefault(place, (_unquoted(raw), bool(section[3])))
+    for name, place, text, extended in _sections(value):
+        pieces.setdefault(name, {}).setdefault(place or 0, (text, extended))
     return {name: _joined(parts) for name, parts in pieces.items()}
+
+
+def readings(value: str, wanted: str) -> list[str]:
+    """Every distinct value that the parameter *wanted* is given: readers differ on which of several counts."""
+    alone: list[str] = []
+    first: dict[int, tuple[str, bool]] = {}
+    last: dict[int, tuple[str, bool]] = {}
+    for name, place, text, extended in _sections(value):
+        if name == wanted and place is None:
+            alone.append(_joined({0: (text, extended)}))
+        elif name == wanted and place is not None:
+            first.setdefault(place, (text, extended))
+            last[place] = (text, extended)
+    return list(dict.fromkeys([*alone, *(_joined(sections) for sections in (first, last) if sections)]))
+
+
+def _sections(value: str) -> Iterator[tuple[str, int | None, str, bool]]:
+    """Name, number (None where it has none), text, and whether it is extended, of each parameter (RFC 2231 3, 4)."""
+    for name, raw in _PARAMETER.findall(value[:MAX_VALUE]):
+        if section := _SECTION.fullmatch(name.lower()):
+            yield section[1], int(section[2]) if section[2] else None, _unquoted(raw), bool(section[3])
 
 
 def _unquoted(raw: str) -> str:
@@ -87,15 +107,29 @@ def decode_text(raw: bytes, charset: str) -> str:
 
 def boundary_of(header: Header) -> bytes:
     """The boundary of a multipart as octets, or b"" where it has none that can be used (RFC 2046 5.1.1)."""
-    boundary = parameters(header.first("content-type")).get("boundary", "").rstrip()
+    boundary = next(iter(readings(header.first("content-type"), "boundary")), "").rstrip()
     return boundary.encode("utf-8") if 0 < len(boundary) <= 200 else b""
+
+
+def is_ambiguous(header: Header) -> bool:
+    """Whether the fields can be read as different types or boundaries, so that readers see different parts."""
+    values = header.all("content-type")
+    boundaries = {boundary.rstrip() for value in values for boundary in readings(value, "boundary")}
+    doubtful = any(re.search(r'"|=\?|\s|\(.*\)$', boundary) for boundary in boundaries)
+    too_long = any(len(value) > MAX_VALUE for value in values + header.all("content-disposition"))
+    return len({media_type(value) for value in values}) > 1 or len(boundaries) > 1 or doubtful or too_long
 
 
 def filenames(header: Header) -> list[str]:
     """Every distinct name that the fields give to a part: one, if all is well."""
-    named = [parameters(value).get("filename", "") for value in header.all("content-disposition")]
-    named += [parameters(value).get("name", "") for value in header.all("content-type")]
+    named = [name for value in header.all("content-disposition") for name in _names(value, "filename")]
+    named += [name for value in header.all("content-type") for name in _names(value, "name")]
     return list(dict.fromkeys(decode_words(name) for name in named if name))
+
+
+def _names(value: str, parameter: str) -> list[str]:
+    """The values of *parameter*; where the grammar shows none, what a forgiving reader would take for one."""
+    return readings(value, parameter) or [match.strip() for match in _LOOSE_NAME.findall(value[:MAX_VALUE])]
 
 
 def decode_words(value: str) -> str:

@@ -222,10 +222,9 @@ def build_settings(kind: type[Any], settings: str) -> Any:
 def _rules(file: PolicyFile, codes: frozenset[str], path: Path, text: str) -> tuple[Rule, ...]:
     """The rules of *file*, or faults for each undecided and each unknown code."""
     decidable = codes | {ERROR}
+    line = toml.line_of(text, ("actions",))
     faults = [
-        Fault(
-            str(path), toml.line_of(text, ("actions",)), f"actions.{code}", "is undecided", f'add e.g. {code} = "tag"'
-        )
+        Fault(str(path), line, f"actions.{code}", "is undecided", f'add e.g. {code} = "{_usual(code)}"')
         for code in sorted(decidable - file.actions.keys())
     ]
     tables: Iterator[tuple[tuple[str | int, ...], dict[str, Any]]] = iter(
@@ -242,6 +241,11 @@ def _rules(file: PolicyFile, codes: frozenset[str], path: Path, text: str) -> tu
     if faults:
         raise FaultyFiles(faults)
     return (*file.exceptions, Rule(actions=file.actions))
+
+
+def _usual(code: str) -> Action:
+    """What a cure proposes: to find out later what nobody could tell, and to mark what was found."""
+    return Action.DEFER if code == ERROR else Action.TAG
 
 
 def _order_faults(policies: Mapping[str, Policy]) -> list[Fault]:

@@ -11,6 +11,7 @@ from typing import cast
 
 from gateway.pop3.framing import Lines
 from gateway.pop3.limits import Limits
+from gateway.tls import abort
 
 READ_AHEAD = 16 << 10
 """Octets that may wait unread in a session; beyond, the peer has to wait. A SASL line has to fit in."""
@@ -164,7 +165,7 @@ class Connection(asyncio.Protocol):
         except TimeoutError:
             pass
         finally:
-            self._transport.abort()  # nothing, where it is closed already
+            self._hang_up()
 
     def turn_away(self, words: bytes) -> None:
         """Say *words* and hang up, with no session."""
@@ -175,8 +176,11 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Hang up at once, so that nothing cut short looks complete."""
         self._out.clear()
-        if self._transport is not None:
-            self._transport.abort()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._transport is not None and not self._lost.is_set():
+            abort(self._transport)
 
     def _take(self, transport: asyncio.Transport) -> None:
         self._transport = transport

@@ -26,6 +26,7 @@ from gateway.smtp import replies
 from gateway.smtp.replies import Reply
 from gateway.smtp.wire import MAX_LINE, Reader
 from gateway.stages import Edge
+from gateway.tls import abort
 
 GRACE = 5.0
 """Seconds that a peer has to read our last words."""
@@ -187,7 +188,7 @@ class Connection(SMTP):
         self._reader.discard()
         if self._handler_coroutine is not None:
             self._handler_coroutine.cancel()
-        self._last_moment = self.loop.call_later(GRACE, self.transport.abort)
+        self._last_moment = self.loop.call_later(GRACE, abort, self.transport)
 
     def retire(self) -> None:
         """The process is stopping: leave, unless a command is in hand. Ask again until it is done."""
@@ -197,7 +198,7 @@ class Connection(SMTP):
     def cut(self) -> None:
         """End the connection without another word."""
         if self.transport is not None:
-            self.transport.abort()
+            abort(self.transport)
 
     # Saying
 

@@ -82,3 +82,16 @@ def test_configured_files_are_used_and_their_end_is_known(tmp_path):
     assert tls.certificate_files(named) == (certificate, key)
     left = tls.expires_at(certificate) - datetime.datetime.now(datetime.UTC)
     assert datetime.timedelta(days=800) < left < datetime.timedelta(days=826)
+
+
+def test_a_transport_that_was_closed_twice_can_be_aborted():
+    class Forgetful:
+        aborted = False
+
+        def abort(self):
+            self.aborted = True
+            raise AttributeError("'NoneType' object has no attribute '_abort'")
+
+    transport = Forgetful()
+    tls.abort(transport)
+    assert transport.aborted
