@@ -7,7 +7,7 @@ parser: their members are parts like any other.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +16,9 @@ from gateway.model import Finding, Found, Mail, Part, Stage
 MAX_NAME = 255
 """Characters that a file name can have on a desktop; what stands behind them nobody sees."""
 
-# Bidirectional controls turn the end of a name around: "gpj.exe" is shown as "exe.jpg" (CVE-2009-3376 and many since).
+# An override turns the end of a name around: "gpj.exe" is shown as "exe.jpg" (CVE-2009-3376 and many since). The other
+# bidirectional controls can do so too, but Hebrew and Arabic desktops put them into honest names.
+_OVERRIDE = re.compile("[\u202d\u202e]")
 _TURNED = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _INVISIBLE = re.compile("[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]")
 _PADDED = re.compile(r"\s{4,}\.\S{1,12}$")
@@ -107,23 +109,20 @@ class Filter:
         self._types = frozenset(kind.lower() for kind in settings.types)
 
     def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
-        """At most two findings for each part: what it does when it is opened, and whether it is locked."""
-        return [finding for part in mail.content.parts for finding in self._of(part)]
+        """For each part what it does when it is opened; for each part of the mail whether it holds what is locked."""
+        parts = mail.content.parts
+        return [*(finding for part in parts for finding in self._of(part)), *_locked(parts)]
 
-    def _of(self, part: Part) -> Sequence[Finding]:
-        findings = []
+    def _of(self, part: Part) -> Iterator[Finding]:
         if why := self._disguise(part):
-            findings.append(Finding("disguised", why, part.path))
+            yield Finding("disguised", why, part.path)
         elif why := self._runs(part):
-            findings.append(Finding("executable", why, part.path))
-        if part.encrypted:
-            findings.append(Finding("encrypted", _named(part), part.path))
-        return findings
+            yield Finding("executable", why, part.path)
 
     def _disguise(self, part: Part) -> str:
         """How *part* hides what it is, or ""."""
         name = _visible(part.filename)
-        if _TURNED.search(part.filename):
+        if _OVERRIDE.search(part.filename) or (_TURNED.search(part.filename) and self._is_runnable(name)):
             return f"{_named(part)} is written partly from right to left"
         if len(part.filename) > MAX_NAME:
             return f"{_named(part)} has a name too long to be read to its end"
@@ -149,6 +148,16 @@ class Filter:
         """Whether the first bytes are a program's. A text may begin with "MZ" too, but it has no NUL."""
         text_only = part.media_type.startswith("text/") and part.text != "" and "\0" not in part.text
         return part.sniffed in self._types and not text_only
+
+
+def _locked(parts: Sequence[Part]) -> Iterator[Finding]:
+    """One finding for each archive of the mail, however many of its files are locked: a score counts it once."""
+    locked: dict[str, list[Part]] = {}
+    for part in parts:
+        if part.encrypted:
+            locked.setdefault(part.path.partition("/")[0], []).append(part)
+    for first, *others in locked.values():
+        yield Finding("encrypted", f"{_named(first)}{f' and {len(others)} more' if others else ''}", first.path)
 
 
 def _visible(filename: str) -> str:

@@ -65,7 +65,7 @@ def test_a_name_that_runs_is_executable(name: str) -> None:
         "photo            .com",
         "photo\u202egpj.exe",
         "photo\u202eexe.jpg",
-        "\u2067photo.jpg",
+        "\u2067photo.exe",
         "x" * 300 + ".exe",
         "x" * 300 + ".pdf",
         "x" * 999 + "…",
@@ -137,6 +137,20 @@ def test_members_of_archives_are_looked_at_like_parts() -> None:
 def test_what_is_locked_is_encrypted_besides_what_its_name_says() -> None:
     assert codes(Part("2/a.txt", "", "a.txt", encrypted=True)) == ["encrypted"]
     assert codes(Part("2/a.exe", "", "a.exe", encrypted=True)) == ["executable", "encrypted"]
+
+
+def test_an_archive_with_many_locked_files_is_encrypted_once() -> None:
+    inside = [Part(f"2/{n}.txt", "", f"{n}.txt", encrypted=True) for n in range(4)]
+    first, other = check(*inside, Part("3/a.txt", "", "a.txt", encrypted=True))
+    assert (first.code, first.detail, first.part) == ("encrypted", "0.txt and 3 more", "2/0.txt")
+    assert (other.code, other.part) == ("encrypted", "3/a.txt")
+
+
+@pytest.mark.parametrize(
+    "name", ["\u200f\u200f\u05dc\u05db\u05d9\u05d3\u05d4.png", "\u2067photo.jpg", "\u202abill.pdf\u202c"]
+)
+def test_honest_names_with_marks_of_their_direction_are_nothing(name: str) -> None:
+    assert codes(named(name)) == []
 
 
 def test_a_mail_without_parts_is_nothing() -> None:
