@@ -277,10 +277,10 @@ class Gateway:
 
     # ---- Its end --------------------------------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """SIGTERM to the supervisor alone; it has to end everything in order, and to exit with 0."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """The signal goes to the supervisor alone; it has to end everything in order, and to exit with 0."""
         pids = [self.wait_pid(role) for role in ROLES]
-        os.kill(self.process.pid, signal.SIGTERM)
+        os.kill(self.process.pid, number)
         self.process.popen.wait(STOP)
         assert self.process.popen.returncode == 0, self.log()[-4000:]
         assert not self.events("ended by force")

@@ -1,6 +1,7 @@
 """Mails as they come in real life: each with what careless programs damage. All with CRLF, and a Message-ID of their own."""
 
 import base64
+import email
 import hashlib
 import io
 import itertools
@@ -8,6 +9,7 @@ import random
 import textwrap
 import zipfile
 from collections.abc import Sequence
+from email.message import Message
 
 from tests.peers.wire import body, crlf, lf
 
@@ -68,6 +70,20 @@ def find(arrived: Sequence[bytes], sent: bytes) -> bytes:
 
 def header(raw: bytes) -> str:
     return lf(raw).partition(b"\n\n")[0].decode("utf-8", "replace") + "\n"
+
+
+def report(raw: bytes) -> tuple[Message, list[Message]]:
+    """The fields of a delivery status notification: of the mail, and of each recipient. Asserts that it is one (RFC 3464)."""
+    notice = email.message_from_bytes(raw)
+    assert notice.get_content_type() == "multipart/report"
+    assert notice.get_param("report-type") == "delivery-status"
+    text, status, original = notice.get_payload()
+    assert text.get_content_type() == "text/plain"
+    assert status.get_content_type() == "message/delivery-status"
+    assert original.get_content_type() in ("message/rfc822", "text/rfc822-headers")
+    about_mail, *about_recipients = status.get_payload()
+    assert about_mail["Reporting-MTA"].startswith("dns;")
+    return about_mail, about_recipients
 
 
 def attachment(name: str, content: bytes, kind: str = "application/octet-stream", **more: str) -> bytes:

@@ -8,8 +8,8 @@ import pytest
 from filters.spam import GTUBE
 from tests.e2e import gateway as gateways
 from tests.e2e import mails
-from tests.e2e.gateway import Gateway, id_in, transaction
-from tests.peers import clients
+from tests.e2e.gateway import Gateway, id_in, taken, transaction
+from tests.peers import clients, processes, smtp_sink
 from tests.peers.certificates import Certificate
 from tests.peers.clamd import Clamd
 from tests.peers.dns import Dns
@@ -21,9 +21,18 @@ MALFORMED = '# Faulty.\n[actions]\nexecutable = "quarantine"\ndisguised = "destr
 
 
 @pytest.fixture(scope="module")
-def own(certificate: Certificate, names: Dns, real_clamd: Clamd) -> Iterator[Gateway]:
+def elsewhere() -> int:
+    """The port of slow.example."""
+    return processes.free_port()
+
+
+@pytest.fixture(scope="module")
+def own(certificate: Certificate, names: Dns, real_clamd: Clamd, elsewhere: int) -> Iterator[Gateway]:
     """A gateway whose policies may be edited."""
-    policies = {"antivirus": gateways.shipped("antivirus", sockets=f'["unix:{real_clamd.unix_socket}"]')}
+    policies = {
+        "antivirus": gateways.shipped("antivirus", sockets=f'["unix:{real_clamd.unix_socket}"]'),
+        "routes": gateways.routes({"slow.example": elsewhere}),
+    }
     with gateways.run(certificate, dns=names.port, policies=policies, users=("alice", "bob")) as running:
         yield running
 
@@ -145,6 +154,27 @@ def test_a_stripped_part_is_replaced_by_a_note_and_the_original_can_be_released(
     (held,) = [one for one in own.cli("quarantine", "list", "--json").json if one["message_id"] == mail_id]
     assert own.cli("quarantine", "release", str(held["delivery_id"])).code == 0
     assert sum(mails.same(one, raw) for one in own.fetch("alice")) == 1
+
+
+def test_the_sender_hears_that_a_mail_is_late_and_gets_it_back_when_its_time_is_over(
+    own: Gateway, elsewhere: int
+) -> None:
+    times = {"first_retries": '["1s"]', "retry_every": '"1s"', "warn_after": '"1s"', "expire_after": '"4s"'}
+    mark = own.mark()
+    own.write_policy("queue", gateways.shipped("queue", **times, poll='"1s"'))
+    own.wait_policies(mark)
+    raw = mails.mail(sender=ALICE, recipient="x@slow.example")
+    with smtp_sink.run(port=elsewhere, soft=["RCPT"], soft_reply="451 4.2.1 Full"), own.session("relay") as client:
+        mail_id = taken(transaction(client, ALICE, ["x@slow.example"], raw))
+        own.wait_event("notice", id=mail_id, action="failed", within=30)
+    own.wait_event("attempt", id=mail_id, state="failed")
+    late, back = [one for one in own.fetch("alice") if mails.token(raw) in one]
+    for notice, action, status in ((late, "delayed", "4.2.1"), (back, "failed", "4.4.7")):
+        _, (about,) = mails.report(notice)
+        assert (about["Action"], about["Status"]) == (action, status)
+        assert about["Diagnostic-Code"] == "smtp; 451 4.2.1 Full"
+        assert bool(about["Will-Retry-Until"]) == (action == "delayed")
+    assert [event["action"] for event in own.events("notice", id=mail_id)] == ["delayed", "failed"]
 
 
 def test_a_faulty_edit_leaves_the_old_policies_in_force_and_is_told(own: Gateway) -> None:

@@ -1,6 +1,7 @@
 """The first start on a machine: demo mailboxes, and a scanner of the gateway's own; the second finds what it made."""
 
 import re
+import signal
 
 import pytest
 
@@ -45,3 +46,4 @@ def test_it_makes_mailboxes_and_starts_a_scanner_and_the_next_finds_both(
         with started(first.home, first.ports, certificate, first.passwords) as second:
             assert mails.same(second.fetch("alice")[0], raw)
             assert "shown this once" not in second.log()[said:]
+            second.stop(signal.SIGINT)

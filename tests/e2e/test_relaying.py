@@ -3,7 +3,6 @@
 import email
 import smtplib
 import time
-from email.message import Message
 from typing import Any
 
 import pytest
@@ -39,20 +38,6 @@ def kept(world: World, raw: bytes) -> bytes:
     """The copy in Postfix's maildir, as soon as it is there: a moment after Postfix took the mail."""
     processes.wait_until(lambda: any(mails.token(raw) in one for one in world.postfix.received()), 20, "the mail")
     return mails.find(world.postfix.received(), raw)
-
-
-def report(raw: bytes) -> tuple[Message, list[Message]]:
-    """A delivery status notification: its human part is there, its fields for each recipient are returned."""
-    notice = email.message_from_bytes(raw)
-    assert notice.get_content_type() == "multipart/report"
-    assert notice.get_param("report-type") == "delivery-status"
-    text, status, original = notice.get_payload()
-    assert text.get_content_type() == "text/plain"
-    assert status.get_content_type() == "message/delivery-status"
-    assert original.get_content_type() in ("message/rfc822", "text/rfc822-headers")
-    about_mail, *about_recipients = status.get_payload()
-    assert about_mail["Reporting-MTA"].startswith("dns;")
-    return about_mail, about_recipients
 
 
 @pytest.mark.parametrize("to", ["carol@fixed.example", "carol@mx.example"])
@@ -129,7 +114,7 @@ def test_mail_that_is_refused_comes_back_as_a_report(world: World, gateway: Gate
         gateway.wait_event("notice", id=mail_id, action="failed")
     bounce = gateway.wait_mail("alice", mails.token(raw))
     assert mails.header(bounce).startswith("Return-Path: <>\n")
-    _, (about,) = report(bounce)
+    _, (about,) = mails.report(bounce)
     assert about["Final-Recipient"] == "rfc822; x@refusing.example"
     assert (about["Action"], about["Status"]) == ("failed", "5.1.1")
     assert "Nobody of that name" in about["Diagnostic-Code"]
@@ -141,7 +126,7 @@ def test_mail_that_is_refused_comes_back_as_a_report(world: World, gateway: Gate
 def test_a_domain_that_takes_no_mail_is_told_at_once(gateway: Gateway) -> None:
     raw = outgoing("x@null.example")
     submit(gateway, raw, "x@null.example")
-    _, (about,) = report(gateway.wait_mail("alice", mails.token(raw)))
+    _, (about,) = mails.report(gateway.wait_mail("alice", mails.token(raw)))
     assert about["Status"] == "5.1.10"
 
 
@@ -178,7 +163,7 @@ def test_who_asks_hears_that_the_mail_is_in_the_mailbox(gateway: Gateway) -> Non
     raw = mails.dots(sender=ALICE, recipient="bob@in.example")
     wishes = {"bob@in.example": ["NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;bob+2Bold@in.example"]}
     dsn_session(gateway, raw, wishes, "RET=HDRS", "ENVID=of+2Bmine")
-    about_mail, (about,) = report(gateway.wait_mail("alice", mails.token(raw)))
+    about_mail, (about,) = mails.report(gateway.wait_mail("alice", mails.token(raw)))
     assert about_mail["Original-Envelope-Id"] == "of+mine"
     assert about["Original-Recipient"] == "rfc822; bob+old@in.example"
     assert (about["Action"], about["Status"]) == ("delivered", "2.0.0")
@@ -193,7 +178,7 @@ def test_who_wants_to_hear_nothing_gets_no_bounce(world: World, gateway: Gateway
         for recipient in wishes:
             gateway.wait_event("attempt", id=mail_id, recipient=recipient, state="failed")
     bounce = gateway.wait_mail("alice", mails.token(raw))
-    _, (about,) = report(bounce)
+    _, (about,) = mails.report(bounce)
     assert about["Final-Recipient"] == "rfc822; loud@refusing.example"
     assert [one["recipient"] for one in gateway.events("notice", id=mail_id)] == ["loud@refusing.example"]
     original = email.message_from_bytes(bounce).get_payload()[2]
@@ -206,7 +191,7 @@ def test_the_next_mail_server_gets_the_wishes_and_fulfils_them(gateway: Gateway)
     wishes = {"carol@fixed.example": ["NOTIFY=SUCCESS", "ORCPT=rfc822;first@fixed.example"]}
     mail_id = dsn_session(gateway, raw, wishes, "RET=HDRS", "ENVID=passed-on")
     notice = gateway.wait_mail("alice", mails.token(raw))
-    about_mail, (about,) = report(notice)
+    about_mail, (about,) = mails.report(notice)
     assert about_mail["Reporting-MTA"] == "dns; postfix.peer.example"
     assert about_mail["Original-Envelope-Id"] == "passed-on"
     assert about["Original-Recipient"] == "rfc822;first@fixed.example"
