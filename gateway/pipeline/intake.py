@@ -148,7 +148,8 @@ class Intake:
                 messages.accept(conn, draft, rows)
 
         await self.store.write(accept)
-        self.store.ring()
+        if any(row.state is State.QUEUED for _, rows in drafts for row in rows):  # nobody sends mailboxes on
+            self.store.ring()
 
     async def notify(self, dsn: bytes, recipient: Recipient, settle: Callable[[Connection], None]) -> str:
         """Take in a notice of our own from the null sender, with *settle* in the same transaction. Returns its id."""

@@ -88,7 +88,8 @@ def measured(
             with stacks.ALL[name](size) as stack:
                 usage.settle(stack.process.pid)
                 idle = usage.memory(stack.process.pid)
-                measure.generate(stack, replace(load, count=measure.WARM_UP, concurrency=10))
+                warm_up = replace(load, count=measure.WARM_UP, concurrency=max(concurrencies), per_connection=1)
+                measure.generate(stack, warm_up)
                 for concurrency in concurrencies:
                     runs[name, concurrency].append(measure.run(stack, replace(load, concurrency=concurrency)))
                 scanner = usage.memory(stack.scanner.pid) if stack.scanner else 0.0

@@ -16,7 +16,8 @@ from typing import Any
 from tests.bench import usage
 from tests.bench.stacks import MAILBOXES, ROOT, Stack
 
-WARM_UP = 40
+WARM_UP = 100
+"""Messages before the first run, at its highest concurrency: each process that will be needed is started by them."""
 DRAIN = 120.0
 """Seconds that a stack has to deliver what it accepted."""
 POLL = 0.01
