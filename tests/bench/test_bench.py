@@ -5,6 +5,9 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from gateway.model import Action
 from gateway.pipeline import policy
@@ -12,14 +15,15 @@ from tests.bench import corpus, load, stacks, usage
 from tests.peers import smtp_sink
 
 
-def _load(tmp_path, messages, *options):
+def _load(tmp_path: Path, messages: Sequence[bytes], *options: object) -> dict[str, Any]:
     load.write(tmp_path / "messages", messages)
     argv = [sys.executable, "-m", "tests.bench.load", "--messages", tmp_path / "messages", *map(str, options)]
     done = subprocess.run(argv, cwd=stacks.ROOT, capture_output=True, check=True, timeout=30)
-    return json.loads(done.stdout)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
-def test_the_generator_sends_each_message_unchanged(tmp_path) -> None:
+def test_the_generator_sends_each_message_unchanged(tmp_path: Path) -> None:
     messages = [b".dot\r\n..\r\n.\r\nend\r\n", b"Subject: x\r\n\r\n" + b"\xff\r\n" * 9000, b"a\r\n"]
     with smtp_sink.run() as sink:
         result = _load(tmp_path, messages, "--port", sink.port, "--concurrency", 2, "--per-connection", 2)
@@ -30,14 +34,14 @@ def test_the_generator_sends_each_message_unchanged(tmp_path) -> None:
     assert sorted(one.raw.replace(b"\n", b"\r\n") for one in arrived) == sorted(messages)
 
 
-def test_the_generator_tells_refusals_and_goes_on(tmp_path) -> None:
+def test_the_generator_tells_refusals_and_goes_on(tmp_path: Path) -> None:
     with smtp_sink.run(soft=["RCPT"]) as sink:
         result = _load(tmp_path, [b"x\r\n"] * 3, "--port", sink.port, "--no-pipelining", "--concurrency", 1)
     assert result["replies"] == {"Refused 450": 3}
     assert result["seconds"] == []
 
 
-def test_all_that_a_filter_finds_is_accepted(tmp_path) -> None:
+def test_all_that_a_filter_finds_is_accepted(tmp_path: Path) -> None:
     stacks.write_config(tmp_path, stacks.Size(1, 1), 9, 53, {"antivirus": {"sockets": '["unix:/nowhere"]'}})
     policies = policy.load(tmp_path / "policies", None)
     effects = [effect for one in policies.by_name.values() for effect in one.rules[-1].actions.values()]
