@@ -17,7 +17,7 @@ from tests.peers import smtp_sink
 
 def _load(tmp_path: Path, messages: Sequence[bytes], *options: object) -> dict[str, Any]:
     load.write(tmp_path / "messages", messages)
-    argv = [sys.executable, "-m", "tests.bench.load", "--messages", tmp_path / "messages", *map(str, options)]
+    argv = [sys.executable, "-m", "tests.bench.load", "--messages", str(tmp_path / "messages"), *map(str, options)]
     done = subprocess.run(argv, cwd=stacks.ROOT, capture_output=True, check=True, timeout=30)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
