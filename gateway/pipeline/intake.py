@@ -97,6 +97,9 @@ class Intake:
             except FaultyFiles as error:
                 events.policies_refused([str(fault) for fault in error.faults])
                 return False
+            except Exception as error:  # noqa: BLE001  a filter that cannot be imported: the next edit may mend it
+                events.failure("reload", error)
+                return False
             if policies.version != self.policies.version:
                 await self._swap(policies)
             return True

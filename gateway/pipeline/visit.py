@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from gateway import accounts, events
 from gateway import routes as ways
 from gateway.model import (
+    ERROR,
     Action,
     Direction,
     Envelope,
@@ -30,6 +31,7 @@ from gateway.model import (
     new_id,
 )
 from gateway.pipeline import actions, explain, inspect
+from gateway.pipeline.confined import Scanned
 from gateway.pipeline.drafts import Circumstances, Judged, Spooled, drafts, evidence
 from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
 from gateway.pipeline.policy import CONTENT, Policies
@@ -47,7 +49,8 @@ class _Transaction:
 
     found: Found = field(default_factory=dict)
     by_recipient: dict[str, Found] = field(default_factory=dict)
-    mailboxes: dict[str, str] = field(default_factory=dict)
+    ends: dict[str, tuple[Recipient, str]] = field(default_factory=dict)
+    """By the address of RCPT: for whom the mail is in the end, and the account (empty: it goes on to another host)."""
 
 
 class Visit:
@@ -55,14 +58,14 @@ class Visit:
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
+        self._policies = intake.policies  # under which all was found so far
         self._at_connect: Found = {}
         self._now = _Transaction()
 
     async def connect(self, session: Session) -> Outcome:
         """A peer has connected. What is found now counts for every mail of the session."""
         events.connected(session)
-        policies = self._intake.policies
-        self._at_connect = await inspect.ask(Mail(new_id(), session), Stage.CONNECT, policies, {})
+        self._at_connect = await inspect.ask(Mail(new_id(), session), Stage.CONNECT, self._policies, {})
         return OK
 
     async def authenticate(self, session: Session, login: str, password: str) -> str:
@@ -80,11 +83,24 @@ class Visit:
         try:
             if session.user and not await self._may_send_as(session.user, envelope.sender):
                 return Outcome(Kind.NOT_YOURS)
-            mail = Mail(new_id(), session, envelope)
-            self._now.found = await inspect.ask(mail, Stage.SENDER, self._intake.policies, self._at_connect)
+            await self._ask_envelope(Mail(new_id(), session, envelope), self._intake.policies)
         except Temporary as error:
             return _unavailable("sender", error)
         return OK
+
+    async def _ask_envelope(self, mail: Mail, policies: Policies) -> None:
+        """What there is to find without the content; where policies were swapped since, at connect too.
+
+        A filter that is new in them was never heard, and its silence must not pass for an answer.
+        """
+        bare = Mail(mail.id, mail.session, replace(mail.envelope, recipients=()))
+        if policies is not self._policies:
+            self._policies = policies
+            self._at_connect = await inspect.ask(Mail(mail.id, mail.session), Stage.CONNECT, policies, {})
+        self._now.found = await inspect.ask(bare, Stage.SENDER, policies, self._at_connect)
+        for one in mail.envelope.recipients:
+            asked = replace(bare, envelope=replace(mail.envelope, recipients=(one,)))
+            self._now.by_recipient[one.address] = await inspect.ask(asked, Stage.RECIPIENT, policies, self._now.found)
 
     async def _may_send_as(self, user: str, sender: str) -> bool:
         if not sender:
@@ -94,10 +110,12 @@ class Visit:
     async def recipient(self, session: Session, envelope: Envelope, recipient: Recipient) -> Outcome:
         """RCPT TO: is the recipient ours, or may this peer send elsewhere; then what the policies say so far."""
         try:
-            kind, mailbox = await self._whose(session, recipient.address)
+            address = self._end_of(recipient.address)
+            kind, mailbox = await self._whose(session, address)
             if kind is not Kind.OK:
                 return Outcome(kind)
-            self._now.mailboxes[recipient.address] = mailbox
+            end = recipient if mailbox else replace(recipient, address=address)
+            self._now.ends[recipient.address] = end, mailbox
             return await self._so_far(Mail(new_id(), session, replace(envelope, recipients=(recipient,))), recipient)
         except Temporary as error:
             return _unavailable("recipient", error)
@@ -106,9 +124,6 @@ class Visit:
         """Whether mail for *address* is taken from this peer, and the account it belongs to."""
         routes = self._intake.stages.routes
         domain = address.rpartition("@")[2]
-        if address.lower() == "postmaster" or (ways.is_local(routes, domain) and _is_postmaster(address)):
-            address = routes.postmaster or address  # RFC 5321 4.5.1: postmaster is always there
-            domain = address.rpartition("@")[2]
         if ways.is_local(routes, domain):
             mailbox = await self._intake.store.read(lambda conn: accounts.mailbox_of(conn, address))
             return (Kind.OK, mailbox) if mailbox else (Kind.NO_SUCH_USER, "")
@@ -116,17 +131,23 @@ class Visit:
             return (Kind.OK, "") if "@" in address and "[" not in domain else (Kind.NOT_OURS, "")
         return Kind.NOT_OURS, ""
 
+    def _end_of(self, address: str) -> str:
+        """*address*, or where mail for the postmaster here goes, if routes.toml says it (RFC 5321 4.5.1)."""
+        routes, (local, _, domain) = self._intake.stages.routes, address.rpartition("@")
+        here = not local or ways.is_local(routes, domain) or ways.normal(domain) == ways.normal(self._intake.hostname)
+        return routes.postmaster or address if here and (local or domain).lower() == "postmaster" else address
+
     async def _so_far(self, mail: Mail, recipient: Recipient) -> Outcome:
         """Refuse now only for a word of a policy: a score may still fall until the end of the data."""
-        policies = self._intake.policies
+        policies = self._policies
         found = await inspect.ask(mail, Stage.RECIPIENT, policies, self._now.found)
         self._now.by_recipient[recipient.address] = found
-        verdict = policies.decide(_decidable(policies, found), mail, recipient.address)
+        verdict = policies.decide(found, mail, recipient.address)
         words = Action.strictest(*(r.effect for r in verdict.reasons if isinstance(r.effect, Action)))
         if words not in {Action.REJECT, Action.DEFER}:
             return OK
         verdict = replace(verdict, action=words)
-        sentence = explain.sentence(policies, _decidable(policies, found), mail, recipient.address, verdict)
+        sentence = explain.sentence(policies, found, mail, recipient.address, verdict)
         kind = Kind.REJECTED if words is Action.REJECT else Kind.DEFERRED
         events.refused(
             mail.id, mail.session, mail.envelope.sender, recipient.address, replace(verdict, sentence=sentence)
@@ -157,18 +178,17 @@ class Visit:
         """A dry run of the whole dialog: every stage is asked, nothing is kept, nobody is told."""
         await self.connect(session)
         mail = Mail(new_id(), session, envelope)
-        self._now = _Transaction(await inspect.ask(mail, Stage.SENDER, self._intake.policies, self._at_connect))
-        for recipient in envelope.recipients:
-            one = replace(mail, envelope=replace(envelope, recipients=(recipient,)))
-            found = await inspect.ask(one, Stage.RECIPIENT, self._intake.policies, self._now.found)
-            self._now.by_recipient[recipient.address] = found
+        self._now = _Transaction()
+        await self._ask_envelope(mail, self._intake.policies)
         mail, found, verdicts = await self._judge(mail, message)
         return Explained(mail.id, mail.content, found, verdicts)
 
     async def _judge(self, mail: Mail, message: BinaryIO) -> tuple[Mail, Found, dict[str, Verdict]]:
         """The mail with its content, what was found at every stage, and the verdict for each recipient."""
         policies = self._intake.policies
-        scanned = await self._intake.scan(mail, message)
+        scanned = await self._scanned(mail, message)
+        if policies is not self._policies:
+            await self._ask_envelope(mail, policies)
         mail = replace(mail, content=scanned.content)
         found: dict[str, Sequence[Finding]] = {**self._now.found, **scanned.found}
         if scanned.content.unscannable:
@@ -178,26 +198,34 @@ class Visit:
         verdicts = {}
         for one in mail.envelope.recipients:
             everything = {**self._now.by_recipient.get(one.address, {}), **asked}
-            verdicts[one.address] = explain.judge(policies, _decidable(policies, everything), mail, one.address)
+            verdicts[one.address] = explain.judge(policies, everything, mail, one.address)
         return mail, asked, verdicts
+
+    async def _scanned(self, mail: Mail, message: BinaryIO) -> Scanned:
+        """What the sandbox says, if only that it could not be asked: content.toml decides that too."""
+        try:
+            return await self._intake.scan(mail, message)
+        except Temporary as error:
+            return Scanned(found={CONTENT: (Finding(ERROR, str(error)),)})
 
     async def _settle(self, mail: Mail, spooled: Spooled, found: Found, verdicts: Mapping[str, Verdict]) -> Outcome:
         """Refuse when all refuse, defer when one defers, else keep it for each."""
-        about = Circumstances(self._intake.hostname, time.time(), found, self._intake.policies.version)
+        about = Circumstances(self._intake.hostname, time.time(), found, self._policies.version)
         worst = [v for v in verdicts.values() if v.action is Action.DEFER]
         if worst or all(v.action is Action.REJECT for v in verdicts.values()):
             decisive = (worst or list(verdicts.values()))[0]
             await self._record_refusal(mail, spooled, about, verdicts)
             kind = Kind.DEFERRED if worst else Kind.REJECTED
             return Outcome(kind, mail.id, explain.reference(decisive))
-        judged = [Judged(one, verdicts[one.address], self._mailbox(one)) for one in mail.envelope.recipients]
+        judged = [self._judged(one, verdicts[one.address]) for one in mail.envelope.recipients]
         kept = await asyncio.to_thread(drafts, mail, spooled, judged, about)
         await self._intake.keep(kept)
         events.accepted(mail.id, mail.session, mail.envelope.sender, verdicts, spooled.size)
         return Outcome(Kind.OK, mail.id)
 
-    def _mailbox(self, recipient: Recipient) -> str:
-        return self._now.mailboxes.get(recipient.address, "")
+    def _judged(self, recipient: Recipient, verdict: Verdict) -> Judged:
+        end, mailbox = self._now.ends[recipient.address]
+        return Judged(end, verdict, mailbox)
 
     async def _record_refusal(
         self, mail: Mail, spooled: Spooled, about: Circumstances, verdicts: Mapping[str, Verdict]
@@ -234,15 +262,6 @@ def _refusal(
 
 def _hops(head: bytes) -> int:
     return sum(actions.name_of(line) == b"received" for line in actions.fields(head))
-
-
-def _is_postmaster(address: str) -> bool:
-    return address.rpartition("@")[0].lower() == "postmaster"
-
-
-def _decidable(policies: Policies, found: Found) -> Found:
-    """*found* without the findings of filters that a reload has taken out of force since."""
-    return {name: findings for name, findings in found.items() if name in policies.by_name}
 
 
 def _unavailable(where: str, error: Temporary, mail_id: str = "") -> Outcome:

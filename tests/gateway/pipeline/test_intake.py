@@ -320,6 +320,64 @@ def test_mail_flows_while_policies_are_swapped(site, tmp_path):
     assert set(here.run(work)) == {Kind.OK}
 
 
+def test_a_filter_that_cannot_be_built_leaves_the_old_policies_in_force(site, tmp_path, monkeypatch):
+    here = site()
+
+    async def work(intake):
+        monkeypatch.setattr("gateway.pipeline.policy.load", lambda *_: 1 / 0)
+        return await intake.reload(), (await dialog(intake, GOOD, ["alice@ours.example"], WORLD, "a@s.example"))[
+            -1
+        ].kind
+
+    assert here.run(work) == (False, Kind.OK)
+
+
+def test_policies_that_are_swapped_in_the_middle_of_a_mail_are_asked_all_their_questions(site):
+    here = site()
+
+    async def work(intake):
+        whole = intake.policies
+        intake.policies = replace(whole, by_name={name: one for name, one in whole.by_name.items() if name != "spf"})
+        visit, envelope, one = intake.visit(), Envelope("a@s.example"), Recipient("alice@ours.example")
+        await visit.connect(WORLD)
+        await visit.sender(WORLD, envelope)
+        await visit.recipient(WORLD, envelope, one)
+        intake.policies = whole
+        with io.FileIO(os_memfd(GOOD), "rb+") as spool:
+            outcome = await visit.message(WORLD, replace(envelope, recipients=(one,)), spool, len(GOOD))
+        return outcome.id, whole.version
+
+    mail_id, version = here.run(work)
+    with here.store.reading() as conn:
+        evidence = messages.evidence(conn, mail_id)
+    assert [fact["code"] for fact in evidence["found"]["spf"]] == ["none"]
+    assert evidence["policies"] == version
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"), [("defer", Kind.DEFERRED), ("reject", Kind.REJECTED), ("quarantine", Kind.OK)]
+)
+def test_what_a_sandbox_out_of_reach_means_is_decided_by_content_toml(site, word, kind):
+    here = site(content=f'[actions]\nunscannable = "quarantine"\nerror = "{word}"\n')
+
+    async def work(intake):
+        await intake.close()
+        return (await dialog(intake, GOOD, ["alice@ours.example"], WORLD, "a@s.example"))[-1]
+
+    assert here.run(work).kind is kind
+
+
+@pytest.mark.parametrize("address", ["postmaster", "Postmaster@ours.example", "postmaster@GW.example"])
+def test_mail_for_the_postmaster_goes_on_to_where_routes_toml_says(site, address):
+    here = site(routes=QUIET["routes"].replace("alice@ours.example", "admin@inside.example"))
+    *_, outcome = here.send(GOOD, address)
+    assert outcome.kind is Kind.OK
+    with here.store.reading() as conn:
+        (delivery,) = queue.of_message(conn, outcome.id)
+    assert (delivery.state, delivery.recipient.address) == (State.QUEUED, "admin@inside.example")
+    assert delivery.destination == "inside.example"
+
+
 def test_a_notice_and_its_settlement_are_one_transaction(site):
     here = site()
 
