@@ -165,6 +165,7 @@ def load(configured: Path | None, tools: Tools | None) -> Policies:
 
 
 def _content(table: dict[str, Any], path: Path, text: str) -> tuple[Table, Policy]:
+    _demand_no_timeout(table, path, text)
     file = toml.validated(PolicyFile, table, path, text)
     settings = toml.validated(stages.Content, {"settings": file.settings}, path, text)
     rules = _rules(file, frozenset({"unscannable"}), path, text)
@@ -175,6 +176,8 @@ def _bind(name: str, table: dict[str, Any], path: Path, text: str, tools: Tools 
     module = _module(name, path)
     file = toml.validated(PolicyFile, table, path, text)
     asking = inspect.iscoroutinefunction(module.Filter.check)
+    if not asking:
+        _demand_no_timeout(table, path, text)
     settings = _settings(module.Settings, file.settings, path, text)
     rules = _rules(file, module.Filter.codes, path, text)
     try:
@@ -183,6 +186,13 @@ def _bind(name: str, table: dict[str, Any], path: Path, text: str, tools: Tools 
     except ValueError as error:
         raise FaultyFiles([Fault(str(path), toml.line_of(text, ("settings",)), "settings", str(error))]) from None
     return Policy(name, path.name, filter_, file.timeout, rules, not asking, json.dumps(file.settings))
+
+
+def _demand_no_timeout(table: Mapping[str, Any], path: Path, text: str) -> None:
+    """What runs in the confined child has one time for all together; a key that changes nothing is a fault."""
+    if "timeout" in table:
+        cure = "see timeout in the settings of content.toml"
+        raise FaultyFiles([Fault(str(path), toml.line_of(text, ("timeout",)), "timeout", "has no meaning here", cure)])
 
 
 def _module(name: str, path: Path) -> Any:
