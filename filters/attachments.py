@@ -21,6 +21,7 @@ MAX_NAME = 255
 _OVERRIDE = re.compile("[\u202d\u202e]")
 _TURNED = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _INVISIBLE = re.compile("[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]")
+_CUT = re.compile("[\u0000-\u001f\u007f-\u009f\ufffd]")  # the parser puts U+FFFD in the place of control characters
 _PADDED = re.compile(r"\s{4,}\.\S{1,12}$")
 
 
@@ -126,6 +127,8 @@ class Filter:
             return f"{_named(part)} is written partly from right to left"
         if len(part.filename) > MAX_NAME:
             return f"{_named(part)} has a name too long to be read to its end"
+        if any(self._is_runnable(_visible(piece)) for piece in _cut(part.filename)[:-1]):
+            return f"{_named(part)} goes on behind a control character, where many programs see its end"
         if self._is_runnable(name) and (_PADDED.search(name) or self._is_document(name.rpartition(".")[0].rstrip())):
             return f"{_named(part)} has two suffixes"
         if self._runs_by_content(part) and (self._is_document(name) or _is_media(part.media_type)):
@@ -162,8 +165,14 @@ def _locked(parts: Sequence[Part]) -> Iterator[Finding]:
 
 def _visible(filename: str) -> str:
     """The name a desktop would open *filename* by: no folders, nothing invisible, no dots or spaces at its end."""
-    base = re.split(r"[/\\]", filename)[-1] if len(filename) <= MAX_NAME else filename[-MAX_NAME:]
+    path = filename.rstrip("/\\")
+    base = re.split(r"[/\\]", path)[-1] if len(path) <= MAX_NAME else path[-MAX_NAME:]
     return _INVISIBLE.sub("", base).lstrip(" \t\"'").rstrip(" .\t\"'").lower()
+
+
+def _cut(filename: str) -> list[str]:
+    """*filename* cut at control characters. Programs that take NUL for its end see the first piece only."""
+    return [piece for piece in _CUT.split(filename) if piece]
 
 
 def _is_media(media_type: str) -> bool:

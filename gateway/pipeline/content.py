@@ -177,10 +177,10 @@ class _Scan:
         """
         spans: list[tuple[int, int]] = []
         opened = -1
-        for line, after, closing in self._delimiters(b"--" + boundary, start, end):
+        for number, (line, after, closing) in enumerate(self._delimiters(b"--" + boundary, start, end)):
             if opened >= 0:
                 spans.append((opened, max(line, opened)))
-            if len(spans) > self.limits.parts:
+            if max(len(spans), number // 2) > self.limits.parts:
                 raise Unscannable(f"there are more than {self.limits.parts} parts")
             opened = -1 if closing else after
         if opened >= 0:

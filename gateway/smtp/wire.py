@@ -57,7 +57,8 @@ class Reader(asyncio.StreamReader):
         del self._buffer[: end + 1]
         self._maybe_resume_transport()
         if not _TEXT.fullmatch(line):
-            raise ProtocolError(replies.BAD_LINE)
+            # After a BDAT that we cannot read, what comes next may be its chunk
+            raise ProtocolError(replies.BAD_CHUNK if line[:4].upper() == b"BDAT" else replies.BAD_LINE)
         return line
 
     async def _until_begun(self) -> None:

@@ -49,6 +49,7 @@ def named(name: str, sniffed: str = "", media_type: str = "application/octet-str
         "v1.2.msi",
         "kontakt.lnk",
         "disk.iso",
+        "setup.exe/",
     ],
 )
 def test_a_name_that_runs_is_executable(name: str) -> None:
@@ -69,6 +70,7 @@ def test_a_name_that_runs_is_executable(name: str) -> None:
         "x" * 300 + ".exe",
         "x" * 300 + ".pdf",
         "x" * 999 + "…",
+        "setup.exe\ufffd.txt",
     ],
 )
 def test_a_name_that_hides_what_it_is_is_disguised(name: str) -> None:

@@ -64,6 +64,8 @@ def test_the_end_of_the_header_is_found_within_its_limit(message, end):
         b"AUTHENTICATION-results: GW.EXAMPLE 1; spf=pass\r\n",
         b"Authentication-Results:\r\n\tgw.example; spf=pass\r\n",
         b"Authentication-Results: (a (nested) comment) gw.example (x); spf=pass\r\n",
+        b"Authentication-Results: (\\() gw.example; spf=pass\r\n",
+        b'Authentication-Results: "gw\\.example"; spf=pass\r\n',
         b"Authentication-Results: (;) \"gw.example\"; spf=pass\r\n",
         b"Authentication-Results: " + b"(c)" * 2000 + b" gw.example; spf=pass\r\n",
         b"ARC-Authentication-Results: i=1; gw.example; spf=pass\r\n",
@@ -71,6 +73,10 @@ def test_the_end_of_the_header_is_found_within_its_limit(message, end):
 )  # fmt: skip
 def test_fields_that_only_we_may_write_are_removed(forged):
     assert actions.genuine(b"A: b\r\n" + forged + b"C: d\r\n e\r\n", HOST) == b"A: b\r\nC: d\r\n e\r\n"
+
+
+def test_no_line_of_a_stranger_continues_a_field_of_ours():
+    assert actions.genuine(b" spf=pass\r\n\t more\r\nA: b\r\n c\r\n", HOST) == b"A: b\r\n c\r\n"
 
 
 def test_the_results_of_others_stay():

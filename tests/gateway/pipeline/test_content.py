@@ -1,6 +1,7 @@
 """What the confined parser sees, and where it stops."""
 
 import base64
+import binascii
 import io
 import zipfile
 from functools import reduce
@@ -130,6 +131,84 @@ def test_an_encrypted_member_is_known_as_such():
 )
 def test_what_exceeds_a_limit_is_unscannable(mail, words):
     assert words in parse(mail, LIMITS).unscannable
+
+
+def bounded(fields: bytes, boundary: bytes = b"B") -> bytes:
+    return fields + b"\r\n\r\n--" + boundary + b"\r\n\r\nhi\r\n--" + boundary + b"--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("mail", "words"),
+    [
+        (bounded(b"Content-Type: text/plain\r\nContent-Type: multipart/mixed; boundary=B"), "read in two ways"),
+        (bounded(b"Content-Type: multipart/mixed; boundary=B; boundary=C"), "read in two ways"),
+        (bounded(b"Content-Type: multipart/mixed; boundary*=us-ascii''C; boundary=B"), "read in two ways"),
+        (bounded(b'Content-Type: multipart/mixed; boundary="B', b'"B'), "read in two ways"),
+        (bounded(b"Content-Type: multipart/mixed; boundary=B (x)", b"B (x)"), "read in two ways"),
+        (bounded(b"Content-Type: multipart/mixed;" + b"\r\n x=y;" * 4000 + b" boundary=B"), "read in two ways"),
+        (bounded(b"Content-Type: multipart/mixed; boundary=C"), "no parts"),
+        (bounded(b"Content-Type: multipart/mixed boundary=B"), "no usable boundary"),
+        (b"Content-Type: message/partial; id=x; number=1; total=2\r\n\r\nx", "a fragment"),
+        (attached(attached(b"x", b"Content-Type: message/rfc822"), b"Content-Type: message/rfc822"), "holds another"),
+        (b"Content-Type: a/b\r\nContent-Transfer-Encoding: base64\r\n\r\nQQ==\r\nTVo=\r\n", "behind its end"),
+        (attached(zipped({"a.exe": b"MZ"}) + zipped({"b.txt": b"x"})), "more than its directory names"),
+        (attached(b"PK\3\4" + b"\0" * 60 + b"PK\5\6" + b"\0" * 18), "more than its directory names"),
+    ],
+)
+def test_what_other_readers_may_see_otherwise_is_unscannable(mail, words):
+    assert words in parse(mail, LIMITS).unscannable
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [
+        b"Content-Type: multipart/mixed; boundary=B\r\n\r\n",
+        bounded(b"Content-Type: multipart/mixed; boundary=----=_Part:1/2?", b"----=_Part:1/2?"),
+        bounded(b"Content-Type: multipart/mixed; boundary=B\r\nContent-Type: multipart/mixed; boundary=B"),
+        attached(b"x"),
+    ],
+)
+def test_harmless_oddities_can_be_scanned(mail):
+    assert parse(mail, LIMITS).unscannable == ""
+
+
+def test_parts_behind_the_closing_delimiter_are_looked_at():
+    mail = bounded(b"Content-Type: multipart/mixed; boundary=B") + b"--B\r\n" + attached(b"MZ") + b"--B--\r\n"
+    assert [part.sniffed for part in parse(mail, LIMITS).parts] == ["", "application/x-dosexec"]
+
+
+@pytest.mark.parametrize("kind", [b"message/global", b"message/news"])
+def test_messages_by_other_names_are_walked_too(kind):
+    content = parse(b"Content-Type: " + kind + b"\r\n\r\n" + attached(b"MZ"), LIMITS)
+    assert content.parts[-1].sniffed == "application/x-dosexec"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"attachment; filename=a.txt; filename*=utf-8''x%2Eexe",
+        b"attachment; filename=a.txt; filename=x.exe",
+        b'attachment filename="x.exe"',
+        b"attachment; (c) filename=x.exe",
+        b"filename=x.exe",
+        b"attachment;" + b" a=b;" * 60 + b" filename=x.exe",
+    ],
+)
+def test_a_name_is_found_wherever_some_reader_would_find_it(value):
+    assert "x.exe" in [part.filename for part in parse(b"Content-Disposition: " + value + b"\r\n\r\nx", LIMITS).parts]
+
+
+@pytest.mark.parametrize("before", [b"JUNK", b"PK00", b"PK\7\x08", b"GIF89a"])
+def test_a_zip_behind_other_octets_is_opened_where_its_name_says_zip(before):
+    disposition = b"Content-Disposition: attachment; filename=a.zip"
+    content = parse(attached(before + zipped({"x.exe": b"MZ"}), disposition), LIMITS)
+    assert content.parts[-1].filename == "x.exe"
+
+
+def test_uuencoded_files_in_a_text_are_parts():
+    text = b"\r\nhello\r\nbegin 644 x.exe\r\n" + binascii.b2a_uu(b"MZ\x90\0" * 5)[:-1] + b"\r\n`\r\nend\r\n"
+    file = parse(text, LIMITS).parts[-1]
+    assert (file.filename, file.sniffed) == ("x.exe", "application/x-dosexec")
 
 
 @pytest.mark.parametrize(

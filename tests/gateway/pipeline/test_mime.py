@@ -41,8 +41,22 @@ def test_parameters(value, parameters):
     assert mime.parameters(value) == parameters
 
 
-def test_more_parameters_than_the_limit_are_not_read():
-    assert len(mime.parameters("a/b" + "".join(f"; p{n}=1" for n in range(500)))) == mime.MAX_PARAMETERS
+def test_a_parameter_behind_many_others_is_read_too():
+    assert mime.parameters("a/b" + "".join(f"; p{n}=1" for n in range(500)) + "; name=x")["name"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("value", "readings"),
+    [
+        ("x; filename=a.txt; filename=b.exe", ["a.txt", "b.exe"]),
+        ("x; filename=a.txt; filename*=utf-8''b%2Eexe", ["a.txt", "b.exe"]),
+        ("x; filename*0=a.; filename*1=txt; filename*1=exe", ["a.txt", "a.exe"]),
+        ("x; filename=a; filename=a", ["a"]),
+        ("x; name=a", []),
+    ],
+)
+def test_a_parameter_given_twice_has_two_readings(value, readings):
+    assert mime.readings(value, "filename") == readings
 
 
 @pytest.mark.parametrize(

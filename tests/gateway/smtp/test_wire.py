@@ -35,6 +35,11 @@ def test_what_is_no_line_of_text_is_refused(line):
     assert refusal(line) is replies.BAD_LINE
 
 
+@pytest.mark.parametrize("line", [b"BDAT 5\tLAST\r\n", b"bdat 5 LAST\n", b"BDAT\t5\r\n"])
+def test_a_chunk_of_unreadable_length_ends_the_session(line):
+    assert refusal(line).code == 421
+
+
 @pytest.mark.parametrize("octets", [b"\x16\x03\x01", b"\x03\0", b"\0", b" NOOP\r\n", b"\xff", b"1"])
 def test_the_first_octet_shows_who_does_not_speak_smtp(octets):
     assert refusal(octets) is replies.NOT_SMTP
