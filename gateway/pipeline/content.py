@@ -145,6 +145,8 @@ class _Scan:
         kind = media_type(header.first("content-type"))
         if not kind and header.first("content-type"):
             self.defect("a Content-Type cannot be read")
+            if re.search("multipart|message|boundary", header.first("content-type"), re.IGNORECASE):
+                self.doubt("a Content-Type that speaks of several parts cannot be read")
         return kind or "text/plain"
 
     def _encoding(self, header: Header) -> str:

@@ -147,6 +147,7 @@ def bounded(fields: bytes, boundary: bytes = b"B") -> bytes:
         (bounded(b"Content-Type: multipart/mixed; boundary=B (x)", b"B (x)"), "read in two ways"),
         (bounded(b"Content-Type: multipart/mixed;" + b"\r\n x=y;" * 4000 + b" boundary=B"), "read in two ways"),
         (bounded(b"Content-Type: multipart/mixed; boundary=C"), "no parts"),
+        (bounded(b"Content-Type: (x) multipart/mixed; boundary=B"), "cannot be read"),
         (bounded(b"Content-Type: multipart/mixed boundary=B"), "no usable boundary"),
         (b"Content-Type: message/partial; id=x; number=1; total=2\r\n\r\nx", "a fragment"),
         (attached(attached(b"x", b"Content-Type: message/rfc822"), b"Content-Type: message/rfc822"), "holds another"),
