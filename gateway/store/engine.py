@@ -130,7 +130,9 @@ def _named() -> Iterator[None]:
 
 
 def _open(url: str, patience: float, *, writes: bool) -> Engine:
-    engine = create_engine(url, pool_size=1 if writes else READERS, max_overflow=4, pool_timeout=patience)
+    size = 1 if writes else READERS
+    # Parameters are people's mail and the hashes of their passwords: no error message may quote them.
+    engine = create_engine(url, pool_size=size, max_overflow=4, pool_timeout=patience, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         _suit_sqlite(engine, patience, writes=writes)
     return engine

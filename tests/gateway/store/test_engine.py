@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from gateway.model import Temporary
 from gateway.store import schema
@@ -49,6 +50,9 @@ def together(store, *works, hold=True):
         return await asyncio.gather(*rest, return_exceptions=True)
 
     return asyncio.run(run())
+
+
+SECRET = {"login": "x", "password_hash": "argon2 of somebody", "created_at": 0.0}
 
 
 def test_a_store_that_is_only_made_opens_nothing(tmp_path):
@@ -112,6 +116,16 @@ def test_a_work_that_breaks_a_rule_of_the_tables_fails_alone(store):
     assert (first, third) == (1, 1)
     assert type(second).__name__ == "IntegrityError"
     assert names(store) == {"a", "b"}
+
+
+def test_no_failure_quotes_what_was_to_be_written(store):
+    async def twice():
+        for _ in range(2):
+            await store.write(lambda conn: conn.execute(insert(schema.account).values(SECRET)))
+
+    with pytest.raises(IntegrityError) as failure:
+        asyncio.run(twice())
+    assert "argon2 of somebody" not in str(failure.value)
 
 
 def test_when_the_commit_fails_nobody_is_told_of_success(store):
