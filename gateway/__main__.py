@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -32,6 +33,9 @@ from gateway.store.engine import Store
 
 HANDSHAKE = 15.0
 """Seconds that a TLS handshake may take."""
+
+FILES = 65536
+"""Open files that one process may need."""
 
 DRAIN = 20.0
 """Seconds that open sessions have to finish when a role ends; below the supervisor's `GRACE`."""
@@ -114,9 +118,17 @@ async def _explain(config: Config, session: Session, envelope: Envelope, message
 # ---- One process --------------------------------------------------------------------------------------------------
 
 
+def _allow_many_files() -> None:
+    """Take all the open files that we may have: 1024, the usual number, are too few for 1000 connections and their mail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
 def serve(config: Config, role: Role) -> None:
     """Be *role* until SIGTERM, SIGINT, or the death of the supervisor; then finish what is under way."""
     events.configure(config.log.format)
+    _allow_many_files()
     welcome.make_folders(config)
     bound = roles.take_sockets(roles.listeners(config, role), os.environ)
     if roles.SUPERVISED not in os.environ:
