@@ -42,11 +42,10 @@ SETTLE_AGAIN = (0.1, 0.5, 2.0, 5.0)
 
 @dataclass
 class _Line:
-    """The mail of one lane: what waits, and how much of it is under way. `domains` are those seen on it."""
+    """The mail of one lane: what waits, and how much of it is under way."""
 
     waiting: deque[Work] = field(default_factory=deque)
     running: int = 0
-    domains: set[str] = field(default_factory=set)
 
 
 class Runner:
@@ -172,7 +171,7 @@ class Runner:
     def _busy(self, per_destination: int) -> set[str]:
         """The domains of which enough mail waits already: their slowness must not fill our hands."""
         full = [line for line in self._lines.values() if len(line.waiting) >= per_destination]
-        return {domain for line in full for domain in line.domains}
+        return {one.destination for line in full for work in line.waiting for one in work.deliveries}
 
     def _admit(self, found: Iterable[Delivery]) -> None:
         """Put what we have claimed into the lines, one work for each mail, lane and header of its own."""
@@ -182,9 +181,7 @@ class Runner:
             works.setdefault((one.message_id, self._lane(one), one.header), []).append(one)
         claimed = asyncio.get_running_loop().time()
         for (_, lane, _), deliveries in works.items():
-            line = self._lines.setdefault(lane, _Line())
-            line.waiting.append(Work(lane, tuple(deliveries), claimed))
-            line.domains |= {one.destination for one in deliveries}
+            self._lines.setdefault(lane, _Line()).waiting.append(Work(lane, tuple(deliveries), claimed))
 
     def _lane(self, delivery: Delivery) -> Lane:
         return routes.route(self._stages().routes, delivery.destination) or routes.normal(delivery.destination)
