@@ -123,6 +123,7 @@ def medians(runs: Sequence[Figures]) -> Figures:
     values: dict[str, Any] = {}
     for name in asdict(runs[0]).keys() - {"replies", "parts", "others"}:
         values[name] = median(getattr(one, name) for one in runs)
-    parts = {name: median(one.parts.get(name, 0.0) for one in runs) for name in runs[0].parts}
+    names = {name for one in runs for name in one.parts}
+    parts = {name: median(one.parts.get(name, 0.0) for one in runs) for name in names}
     replies = sum((Counter(one.replies) for one in runs), Counter[str]())
     return Figures(**values, others=max(one.others for one in runs), replies=dict(replies), parts=parts)
