@@ -119,7 +119,7 @@ async def _explain(config: Config, session: Session, envelope: Envelope, message
 
 
 def _allow_many_files() -> None:
-    """Take all the open files that we may have: 1024, the usual number, are too few for 1000 connections and their mail."""
+    """Take all the open files that we may have: the usual 1024 are too few for 1000 connections and their mail."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
