@@ -126,7 +126,9 @@ def faults_of(error: ValidationError, model: type[BaseModel], path: Path, text: 
     """Every fault that pydantic found, in our words, with its line."""
     faults = []
     for item in error.errors(include_url=False):
-        location = _written(item["loc"])
+        place = item["loc"]
+        known = len(place) - (item["type"] == "extra_forbidden")  # what stands behind is what a person wrote
+        location = (*_written(place[:known]), *place[known:])
         problem, cure = _in_words(item, model)
         faults.append(Fault(str(path), line_of(text, location), ".".join(map(str, location)), problem, cure))
     return faults

@@ -66,6 +66,8 @@ def test_what_is_no_size_is_a_fault_on_its_line(tmp_path, written):
 def test_an_unknown_key_is_a_fault_and_the_likely_one_is_named(tmp_path):
     [fault] = faults(tmp_path, "\n[inner]\nnmaes = []\n")
     assert str(fault).endswith("x.toml:3: inner.nmaes: is not a known key (did you mean names?)")
+    [fault] = faults(tmp_path, "Size = 1")
+    assert str(fault).endswith("x.toml:1: Size: is not a known key (did you mean size?)")
 
 
 def test_a_fault_in_an_array_of_tables_has_the_line_of_its_own_table(tmp_path):
