@@ -84,7 +84,9 @@ def _row(mail: Mail, one: Judged) -> Row:
     if one.verdict.action in {Action.QUARANTINE, Action.REJECT}:
         state = State.HELD
     top = actions.mailbox_fields(mail.envelope.sender, one.recipient.address) if one.mailbox else b""
-    header = top + actions.verdict_fields(mail.id, one.verdict)
+    # What our people send to others must not tell them how we judge
+    is_theirs = mail.session.direction is Direction.OUTBOUND and not one.mailbox
+    header = b"" if is_theirs else top + actions.verdict_fields(mail.id, one.verdict)
     told = state is State.MAILBOX and "SUCCESS" in one.recipient.notify and mail.envelope.sender
     return Row(one.recipient, state, one.mailbox, header, one.verdict, Notice.DELIVERED if told else None)
 

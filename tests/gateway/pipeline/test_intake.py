@@ -159,6 +159,15 @@ def test_a_user_sends_as_the_addresses_of_the_account(site, sender, kind):
     assert site().send(GOOD, session=USER, sender=sender)[1].kind is kind
 
 
+def test_what_a_user_sends_to_others_does_not_tell_them_how_we_judge(site):
+    here = site()
+    *_, outcome = here.send(GOOD, "x@elsewhere.example", "bob@ours.example", session=USER, sender="alice@ours.example")
+    with here.store.reading() as conn:
+        theirs, ours = queue.of_message(conn, outcome.id)
+    assert theirs.header == b""
+    assert b"X-Gatepost-Verdict" in ours.header
+
+
 def test_a_mail_that_all_refuse_is_rejected_and_leaves_a_record_without_bytes(site):
     here = site()
     *_, outcome = here.send(GOOD + GTUBE)
