@@ -102,11 +102,6 @@ def bind_all(wanted: Sequence[AnyListener]) -> dict[str, socket.socket]:
     return bound
 
 
-def as_words(bound: Mapping[str, socket.socket]) -> str:
-    """*bound* as the value of the variable `SOCKETS`."""
-    return " ".join(f"{name}={one.fileno()}" for name, one in bound.items())
-
-
 def take_sockets(wanted: Sequence[AnyListener], environ: Mapping[str, str]) -> dict[str, socket.socket]:
     """The sockets of *wanted* by name: those handed over in *environ*, or else bound here."""
     handed = dict(word.split("=", 1) for word in environ.get(SOCKETS, "").split())

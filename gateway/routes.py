@@ -2,27 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-
 from gateway.idn import a_labels
 from gateway.stages import NextHop, Route, Routes
-
-
-class Kind(StrEnum):
-    """Local domains end in mailboxes here; for all others we pass mail on."""
-
-    LOCAL = "local"
-    RELAY = "relay"
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where the mail of one domain goes. `next_hop` is None for mailboxes, and where the DNS names the mail hosts."""
-
-    kind: Kind
-    domain: str
-    next_hop: NextHop | None = None
 
 
 def normal(domain: str) -> str:
@@ -32,14 +13,6 @@ def normal(domain: str) -> str:
         return a_labels(name)
     except ValueError:
         return name
-
-
-def destination(routes: Routes, domain: str) -> Destination:
-    """Where mail for *domain* goes."""
-    name = normal(domain)
-    if name in routes.local:
-        return Destination(Kind.LOCAL, name)
-    return Destination(Kind.RELAY, name, route(routes, name))
 
 
 def route(routes: Routes, domain: str) -> NextHop | None:

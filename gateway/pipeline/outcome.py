@@ -18,7 +18,6 @@ class Kind(StrEnum):
     NOT_OURS = "not ours"
     NO_SUCH_USER = "no such user"
     NOT_YOURS = "not yours"
-    NEEDS_AUTH = "needs auth"
     LOOP = "loop"
     TOO_BIG = "too big"
     FULL = "full"

@@ -42,7 +42,6 @@ _ANSWERS: Mapping[Kind, Reply] = {
     Kind.NOT_OURS: replies.NOT_OURS,
     Kind.NO_SUCH_USER: replies.NO_SUCH_USER,
     Kind.NOT_YOURS: replies.NOT_YOURS,
-    Kind.NEEDS_AUTH: replies.AUTH_FIRST,
     Kind.LOOP: replies.LOOP,
     Kind.TOO_BIG: replies.TOO_BIG,
     Kind.FULL: replies.FULL,
