@@ -127,7 +127,7 @@ def _allow_many_files() -> None:
 
 def serve(config: Config, role: Role) -> None:
     """Be *role* until SIGTERM, SIGINT, or the death of the supervisor; then finish what is under way."""
-    events.configure(config.log.format)
+    events.configure(config.log.format, f"{role.value}-{_number()}")
     _allow_many_files()
     welcome.make_folders(config)
     bound = roles.take_sockets(roles.listeners(config, role), os.environ)
@@ -254,7 +254,7 @@ def _end_with_supervisor(stop: asyncio.Event) -> None:
 
 def supervise(config: Config, path: Path | None) -> None:
     """Run the whole gateway on this machine until it is told to stop."""
-    events.configure(config.log.format)
+    events.configure(config.log.format, "gatepost")
     policies = policy.load(config.server.policies, None)
     welcome.make_folders(config)
     with supervisor.only_one(config.run_dir):

@@ -41,14 +41,24 @@ def clean(text: str, limit: int = MAX_VALUE) -> str:
 
 
 class _Json(logging.Formatter):
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps({"time": _stamp(record.created), "event": record.msg, **_fields(record)}, ensure_ascii=True)
+        head = {"time": _stamp(record.created), "process": self._process, "event": record.msg}
+        return json.dumps({**head, **_fields(record)}, ensure_ascii=True)
 
 
 class _Text(logging.Formatter):
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
     def format(self, record: logging.LogRecord) -> str:
         words = [f"{key}={value}" for key, value in _fields(record).items() if value not in ("", None)]
-        return " ".join([time.strftime("%H:%M:%S", time.localtime(record.created)), str(record.msg), *words])
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        return " ".join([clock, f"{self._process}:", str(record.msg), *words])
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
@@ -60,10 +70,10 @@ def _stamp(moment: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1000):03d}Z"
 
 
-def configure(form: Literal["text", "json"]) -> None:
-    """Send events to standard error, as *form*; called once by each process."""
+def configure(form: Literal["text", "json"], process: str) -> None:
+    """Send events to standard error, as *form*; called once by each *process* of the gateway ("smtp-1")."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    handler.setFormatter(_Json(process) if form == "json" else _Text(process))
     _log.handlers[:] = [handler]
     _log.propagate = False
     _log.setLevel(logging.INFO)

@@ -18,7 +18,7 @@ def written(monkeypatch):
 
     def configured(form):
         monkeypatch.setattr("sys.stderr", stream)
-        events.configure(form)
+        events.configure(form, "test-1")
         return lambda: stream.getvalue().splitlines()
 
     yield configured
@@ -36,6 +36,7 @@ def test_a_json_line_is_one_line_of_json(written):
     record = json.loads(line)
     assert (record["event"], record["number"], record["nothing"]) == ("x", 3, None)
     assert record["time"].endswith("Z")
+    assert record["process"] == "test-1"
     assert record["text"].isprintable()
 
 
@@ -66,7 +67,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sys.stderr", Full())
-    events.configure("json")
+    events.configure("json", "test-1")
     events.say("x")
     logging.getLogger("gatepost").handlers.clear()
     logging.raiseExceptions = True
