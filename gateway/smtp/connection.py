@@ -46,11 +46,6 @@ def connections() -> set[Connection]:
     return set(_open)
 
 
-def connections_from(address: Address) -> int:
-    """How many connections of this process come from the network of *address*."""
-    return _by_network[_network(address)]
-
-
 def _network(address: Address) -> object:
     """What one owner has: an IPv4 address, or a /64 of IPv6."""
     return address if isinstance(address, IPv4Address) else int(address) >> 64
@@ -119,6 +114,9 @@ class Connection(SMTP):
         self.hostname = hostname
         self.peer = Peer(_NOBODY, listener, kind)
         self._smtp_methods = cast("dict[str, Any]", _Verbs(self.obey))
+        self.in_all = self.of_network = (
+            0  # connections when this one came, it included: those of a burst come before us
+        )
         self._said = bytearray()
         self._late = replies.IDLE_TOO_LONG
         self._deadline = 0.0
@@ -146,7 +144,8 @@ class Connection(SMTP):
         self.peer = replace(self.peer, peer=_address(transport), tls=_tls_version(transport))
         _keep_prompt(transport)
         _open.add(self)
-        _by_network[_network(self.peer.peer)] += 1
+        _by_network[network := _network(self.peer.peer)] += 1
+        self.in_all, self.of_network = len(_open), _by_network[network]
         super().connection_made(transport)
 
     def _set_rset_state(self) -> None:

@@ -81,9 +81,9 @@ class Session(Connection):
         is_open = self._listener.kind is not ListenerKind.RELAY and not networks
         if not is_open and not any(self.peer.peer in network for network in networks):
             return replies.NOT_YOUR_NETWORK
-        if max(len(connection.connections()), len(_judging)) > self.edge.connections:
+        if max(self.in_all, len(_judging)) > self.edge.connections:
             return replies.TOO_MANY_CONNECTIONS
-        if connection.connections_from(self.peer.peer) > self.edge.connections_per_peer:
+        if self.of_network > self.edge.connections_per_peer:
             return replies.TOO_MANY_FROM_PEER
         return None
 

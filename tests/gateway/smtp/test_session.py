@@ -191,6 +191,18 @@ def test_connections_beyond_the_limit_of_one_peer_are_sent_away(tmp_path):
     run(play())
 
 
+def test_of_a_burst_from_one_peer_only_those_beyond_the_limit_are_sent_away(tmp_path):
+    async def play():
+        async with serving(Intake(Edge(connections_per_peer=2)), listener(), tmp_path) as port:
+            burst = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+            heard = await asyncio.gather(*(asyncio.to_thread(one.recv, 3) for one in burst))
+            for one in burst:
+                one.close()
+            assert sorted(heard) == [b"220"] * 2 + [b"421"] * 3
+
+    run(play())
+
+
 def test_a_peer_that_reads_nothing_is_cut_off(tmp_path, monkeypatch):
     monkeypatch.setattr(connection, "GRACE", 0.1)
 
