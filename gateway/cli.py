@@ -113,7 +113,9 @@ app.add_typer(account_app, name="account")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Ids = Annotated[list[int], typer.Argument(help="Numbers of deliveries, as the list shows them.")]
+MAX_NUMBER = (1 << 63) - 1
+"""The largest number that a delivery can have in the store."""
+Ids = Annotated[list[int], typer.Argument(help="Numbers of deliveries, as the list shows them.", max=MAX_NUMBER)]
 Limit = Annotated[int, typer.Option(help="At most so many lines.", min=1, max=tracking.LIMIT)]
 MessageFile = Annotated[Path, typer.Argument(help="An RFC 5322 message; - reads standard input.")]
 
@@ -574,7 +576,7 @@ def _queue_row(one: Delivery) -> tuple[object, ...]:
 
 
 @queue_app.command("show", epilog=CODES)
-def queue_show(ctx: typer.Context, number: Annotated[int, typer.Argument()], json: Json = False) -> None:
+def queue_show(ctx: typer.Context, number: Annotated[int, typer.Argument(max=MAX_NUMBER)], json: Json = False) -> None:
     """Show the whole life of the mail that a delivery belongs to.
 
     Example: gatepost queue show 12
@@ -588,7 +590,7 @@ def queue_show(ctx: typer.Context, number: Annotated[int, typer.Argument()], jso
 @queue_app.command("retry", epilog=CODES)
 def queue_retry(
     ctx: typer.Context,
-    numbers: Annotated[list[int] | None, typer.Argument(help="Numbers of deliveries.")] = None,
+    numbers: Annotated[list[int] | None, typer.Argument(help="Numbers of deliveries.", max=MAX_NUMBER)] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that wait.")] = False,
     json: Json = False,
 ) -> None:
@@ -683,7 +685,9 @@ def _held_row(row: tracking.Tracked) -> tuple[object, ...]:
 
 
 @quarantine_app.command("show", epilog=CODES)
-def quarantine_show(ctx: typer.Context, number: Annotated[int, typer.Argument()], json: Json = False) -> None:
+def quarantine_show(
+    ctx: typer.Context, number: Annotated[int, typer.Argument(max=MAX_NUMBER)], json: Json = False
+) -> None:
     """Show why a mail is held, and everything else that is known of it.
 
     Example: gatepost quarantine show 12

@@ -29,4 +29,5 @@ def translated(error: Exception) -> Exception:
         return StorageFull("the store is full")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Temporary("the store is locked")
-    return Temporary("the store is out of reach")
+    name = getattr(cause, "sqlite_errorname", "") or getattr(cause, "sqlstate", "")  # constants; texts may quote values
+    return Temporary(f"the store is out of reach ({name})" if name else "the store is out of reach")

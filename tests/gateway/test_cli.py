@@ -431,7 +431,17 @@ def test_every_verb_teaches_itself_with_an_example_and_its_exit_codes(gatepost, 
     assert "--json" in out or words == "run"
 
 
-@pytest.mark.parametrize("words", [["nosuch"], ["queue", "nosuch"], ["track", "--nosuch"], ["queue", "show", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nosuch"],
+        ["queue", "nosuch"],
+        ["track", "--nosuch"],
+        ["queue", "show", "x"],
+        ["queue", "show", "9" * 20],
+        ["quarantine", "release", "9" * 20],
+    ],
+)
 def test_wrong_calls_exit_with_2_and_no_traceback(gatepost, words):
     code, out, err = gatepost(*words)
     assert code == cli.USAGE
