@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
 from gateway import accounts, events
@@ -148,10 +149,10 @@ class Visit:
             return OK
         verdict = replace(verdict, action=words)
         sentence = explain.sentence(policies, found, mail, recipient.address, verdict)
+        about = Circumstances(self._intake.hostname, time.time(), found, policies.version)
+        nothing = Spooled(BytesIO(), 0, b"", 0)
+        await self._record_refusal(mail, nothing, about, {recipient.address: replace(verdict, sentence=sentence)})
         kind = Kind.REJECTED if words is Action.REJECT else Kind.DEFERRED
-        events.refused(
-            mail.id, mail.session, mail.envelope.sender, recipient.address, replace(verdict, sentence=sentence)
-        )
         return Outcome(kind, mail.id, explain.reference(verdict))
 
     async def message(self, session: Session, envelope: Envelope, spool: BinaryIO, size: int) -> Outcome:

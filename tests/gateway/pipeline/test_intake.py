@@ -177,6 +177,14 @@ def test_a_mail_that_all_refuse_is_rejected_and_leaves_a_record_without_bytes(si
     assert stored(here.store, outcome.id) == b""
 
 
+def test_what_is_refused_at_rcpt_can_be_found_by_the_id_in_the_reply(site):
+    here = site(spf=shipped("spf").replace("none = 0.5", 'none = "reject"'))
+    *_, outcome = here.send(GOOD)
+    assert (outcome.kind, outcome.reference) == (Kind.REJECTED, "spf/none")
+    (record,) = here.all()
+    assert (record.message_id, record.state, record.action) == (outcome.id, State.REFUSED, Action.REJECT)
+
+
 def test_one_recipient_who_defers_defers_the_mail_for_all(site):
     text = '[[exceptions]]\nrecipients = ["bob@*"]\nactions.gtube = "defer"\n[[exceptions]]\nactions.gtube = "accept"\n'
     here = site(spam=shipped("spam") + text)
