@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import BinaryIO
@@ -144,7 +145,7 @@ async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:
         spool = config.server.data / "spool"
         services = {x.name: smtp_factory(x, intake, context, spool_dir=spool) for x in config.listeners}
         async with (
-            _stopped_by_signals(intake) as stop,
+            _stopped_by_signals(intake, partial(tls.renew, context, config)) as stop,
             _listening(config.listeners, services, bound, context, lambda: end_smtp_sessions(DRAIN)),
         ):
             with roles.announced(config.run_dir, Role.SMTP, _number(), bound):
@@ -168,7 +169,10 @@ async def _pop3(config: Config, bound: Mapping[str, socket]) -> None:
         await asyncio.gather(*(service.drain(DRAIN) for service in services.values()))
 
     try:
-        async with _stopped_by_signals(None) as stop, _listening(config.pop3, services, bound, context, drain):
+        async with (
+            _stopped_by_signals(None, partial(tls.renew, context, config)) as stop,
+            _listening(config.pop3, services, bound, context, drain),
+        ):
             with roles.announced(config.run_dir, Role.POP3, _number(), bound):
                 await stop.wait()
     finally:
@@ -210,8 +214,13 @@ async def _server(
 
 
 @asynccontextmanager
-async def _stopped_by_signals(intake: Intake | None) -> AsyncIterator[asyncio.Event]:
-    """An event that is set when this process is to end. SIGHUP, and every change of a policy file, reloads *intake*."""
+async def _stopped_by_signals(
+    intake: Intake | None, renew: Callable[[], object] = lambda: None
+) -> AsyncIterator[asyncio.Event]:
+    """An event that is set when this process is to end.
+
+    SIGHUP reloads the policies of *intake*, as every change of their files does, and calls *renew*.
+    """
     stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -219,8 +228,8 @@ async def _stopped_by_signals(intake: Intake | None) -> AsyncIterator[asyncio.Ev
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
     if roles.SUPERVISED in os.environ:
         loop.add_reader(sys.stdin.fileno(), _end_with_supervisor, stop)
-    watchers = [] if intake is None else [_watch(intake, stop), _reload_on(hangup, intake)]
-    tasks = [asyncio.create_task(one) for one in watchers]
+    watchers = [] if intake is None else [_watch(intake, stop)]
+    tasks = [asyncio.create_task(one) for one in [*watchers, _reload_on(hangup, intake, renew)]]
     try:
         yield stop
     finally:
@@ -229,10 +238,12 @@ async def _stopped_by_signals(intake: Intake | None) -> AsyncIterator[asyncio.Ev
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _reload_on(hangup: asyncio.Event, intake: Intake) -> None:
+async def _reload_on(hangup: asyncio.Event, intake: Intake | None, renew: Callable[[], object]) -> None:
     while await hangup.wait():
         hangup.clear()
-        await intake.reload()
+        renew()
+        if intake is not None:
+            await intake.reload()
 
 
 async def _watch(intake: Intake, stop: asyncio.Event) -> None:

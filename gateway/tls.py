@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from gateway import events
 from gateway.config import Config
 
 VALID_DAYS = 825
@@ -33,6 +34,20 @@ def server_context(config: Config) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.load_cert_chain(certificate, key)
     return context
+
+
+def renew(context: ssl.SSLContext, config: Config) -> bool:
+    """Put the certificate as it is on disk now into *context*, for connections to come; False where it is faulty.
+
+    Key and certificate are tried on a context of their own first: a failure would leave half of them in this one.
+    """
+    try:
+        server_context(config)
+        context.load_cert_chain(*certificate_files(config))
+    except OSError as error:  # ssl.SSLError is one
+        events.failure("certificate", error)
+        return False
+    return True
 
 
 def certificate_files(config: Config) -> tuple[Path, Path]:

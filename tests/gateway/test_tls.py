@@ -95,3 +95,14 @@ def test_a_transport_that_was_closed_twice_can_be_aborted():
     transport = Forgetful()
     tls.abort(transport)
     assert transport.aborted
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart_and_a_faulty_one_never(tmp_path):
+    context = tls.server_context(config(tmp_path))
+    certificate, key = tls.certificate_files(config(tmp_path))
+    certificate.unlink()
+    assert tls.renew(context, config(tmp_path))
+    assert shake_hands(context, client(tmp_path)) == "TLSv1.3"
+    key.write_text("no key")
+    assert not tls.renew(context, config(tmp_path))
+    assert shake_hands(context, client(tmp_path)) == "TLSv1.3"
