@@ -1,7 +1,7 @@
 """The one thread of a process that writes: whatever waits shares one transaction, one COMMIT and one flush.
 
-A work fails alone (each has its SAVEPOINT); a COMMIT that fails, fails all. No caller hears of success before the
-COMMIT has returned.
+A work fails alone: a batch in which one fails is rolled back, and run again with a SAVEPOINT for each. A COMMIT that
+fails, fails all. No caller hears of success before the COMMIT has returned.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -31,6 +32,14 @@ BACKLOG = 4096
 @dataclass(frozen=True, slots=True)
 class _Done:
     value: Any
+
+
+class _Failed(Exception):
+    """A work raised *error*; what was done beside it in the same transaction is undone."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,10 @@ class Writer:
         self._closed = False
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Queue *work*; the future is done once its transaction is durable. `Temporary` when too much waits."""
+        """Queue *work*; the future is done once its transaction is durable. `Temporary` when too much waits.
+
+        *work* may run twice, so it is to do the same again: see `Store.write`.
+        """
         job = _Job(work, time.monotonic() + self._patience)
         with self._lock:
             if self._closed:
@@ -119,9 +131,28 @@ class Writer:
             job.finish(outcome)
 
     def _transaction(self, jobs: Sequence[_Job]) -> list[_Done | Exception]:
+        try:
+            with self._begun(jobs) as conn:
+                return [_run(conn, job.work) for job in jobs]
+        except _Failed as failed:
+            if len(jobs) == 1:
+                return [translated(failed.error)]
+        with self._begun(jobs) as conn:
+            return [_attempt(conn, job.work) for job in jobs]
+
+    @contextmanager
+    def _begun(self, jobs: Sequence[_Job]) -> Iterator[Connection]:
         patience = max(0.0, min(job.deadline for job in jobs) - time.monotonic())
         with self._engine.connect().execution_options(patience=patience) as conn, conn.begin():
-            return [_attempt(conn, job.work) for job in jobs]
+            yield conn
+
+
+def _run(conn: Connection, work: Callable[[Connection], Any]) -> _Done:
+    """Run *work* without a SAVEPOINT, which would cost as much as the work itself."""
+    try:
+        return _Done(work(conn))
+    except Exception as error:
+        raise _Failed(error) from error
 
 
 def _attempt(conn: Connection, work: Callable[[Connection], Any]) -> _Done | Exception:

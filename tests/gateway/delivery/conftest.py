@@ -53,7 +53,7 @@ class Hosts:
         self.got.append((str(hop.address), mail, octets))
         if self.gate is not None:
             await self.gate.wait()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.002)  # a moment, or no two would ever be under way at once
         waiting = self.answers.get(str(hop.address))
         answer = waiting.pop(0) if waiting else TAKEN
         if isinstance(answer, Exception):

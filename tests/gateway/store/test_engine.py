@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import event, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from gateway.model import Temporary
-from gateway.store import schema
+from gateway.model import Recipient, State, Temporary
+from gateway.store import messages, queue, schema
 from gateway.store.engine import StorageFull, Store
 
 account = schema.account
@@ -116,6 +116,34 @@ def test_a_work_that_breaks_a_rule_of_the_tables_fails_alone(store):
     assert (first, third) == (1, 1)
     assert type(second).__name__ == "IntegrityError"
     assert names(store) == {"a", "b"}
+
+
+def test_only_a_batch_with_a_failing_work_runs_again_with_savepoints(store):
+    savepoints, runs = [], []
+    event.listen(store.engine, "savepoint", lambda conn, name: savepoints.append(name))
+
+    def counted(conn):
+        runs.append("a")
+        return add("a")(conn)
+
+    assert together(store, counted, add("b")) == [1, 1]
+    assert (len(runs), len(savepoints)) == (1, 0)
+    first, second = together(store, add("c"), add("c"))
+    assert first == 1
+    assert isinstance(second, IntegrityError)
+    assert len(savepoints) == 2
+    assert names(store) == {"a", "b", "c"}
+
+
+def test_a_mail_whose_neighbour_fails_is_kept_once_and_whole(store, draft):
+    def breaks(conn):
+        raise ZeroDivisionError
+
+    mail, row = draft(b"body\r\n" * 10_000), messages.Row(Recipient("bob@example.net"), State.QUEUED)
+    together(store, lambda conn: messages.accept(conn, mail, [row]), breaks)
+    with store.reading() as conn:
+        assert b"".join(messages.read_chunks(conn, mail.id)) == mail.header + b"body\r\n" * 10_000
+        assert len(queue.of_message(conn, mail.id)) == 1
 
 
 def test_no_failure_quotes_what_was_to_be_written(store):
