@@ -40,6 +40,7 @@ _UUENCODED = re.compile(rb"(?:^|\r\n)begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,200
 _ENCODINGS = {"", "7bit", "8bit", "binary", "base64", "quoted-printable"}
 MAX_DEFECTS = 20
 MAX_LINE = 1000
+MAX_LOOKALIKES = 100_000
 
 
 class Unscannable(Exception):
@@ -193,11 +194,15 @@ class _Scan:
     def _delimiters(self, mark: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
         """Each line that is *mark*, perhaps with a closing "--" and white space behind: where it begins (with the CRLF
         before it), where it ends (with its own CRLF), and whether it closes. One CRLF may serve two such lines."""
+        lookalikes = 0
         at = start if self.data[start : start + len(mark)] == mark else self.data.find(b"\r\n" + mark, start - 2, end)
         while 0 <= at < end:
             text = at + len(mark) + (2 if self.data[at : at + 2] == b"\r\n" else 0)
             stop = self.data.find(b"\r\n", text, min(end, text + MAX_LINE))
             tail = bytes(self.data[text : stop if stop >= 0 else min(end, text + MAX_LINE)]).rstrip(b" \t")
+            lookalikes += tail not in {b"", b"--"}
+            if lookalikes > MAX_LOOKALIKES:
+                raise Unscannable("there are too many lines that look like a boundary")
             if tail in {b"", b"--"}:
                 yield at, min(stop + 2, end) if stop >= 0 else end, tail == b"--"
             at = self.data.find(b"\r\n" + mark, max(stop, text), end)

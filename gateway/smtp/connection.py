@@ -114,9 +114,8 @@ class Connection(SMTP):
         self.hostname = hostname
         self.peer = Peer(_NOBODY, listener, kind)
         self._smtp_methods = cast("dict[str, Any]", _Verbs(self.obey))
-        self.in_all = self.of_network = (
-            0  # connections when this one came, it included: those of a burst come before us
-        )
+        # How many there were when this one came, it included: of a burst all come before the first is judged
+        self.in_all = self.of_network = 0
         self._said = bytearray()
         self._late = replies.IDLE_TOO_LONG
         self._deadline = 0.0

@@ -123,6 +123,8 @@ def test_an_encrypted_member_is_known_as_such():
         (attached(zipped({"a.zip": b"PK\3\4" + b"\0" * (65 << 20)})), "more than 67108864 octets"),
         (reduce(lambda mail, n: multipart(mail, boundary=b"b%d" % n), range(25), b"\r\nx"), "more than 20 deep"),
         (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 600, "more than 500 parts"),
+        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--bx\r\n" * 100_100, "look like a boundary"),
+        (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b--\r\n" * 1100, "more than 500 parts"),
         (b"A: b\r\n" * 1200 + b"\r\n", "more than 1000 fields"),
         (b"A: " + b"b" * 300_000 + b"\r\n\r\n", "larger than 262144"),
         (attached(reduce(lambda data, _: zipped({"z.zip": data}), range(5), b"x")), "more than 3 deep"),
