@@ -76,4 +76,4 @@ def test_the_shipped_policies_say_what_the_classes_say() -> None:
     shipped = stages.load(None)
     assert shipped.queue == stages.Queue()
     assert shipped.relay == stages.Relay()
-    assert shipped.routes == Routes(local=["demo.example"])
+    assert shipped.routes == Routes(local=["demo.example"], postmaster="alice@demo.example")
