@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ CERTIFICATE_SOON = 21.0
 QUEUE_LATE = 4 * 3600.0
 """Seconds after which a queued delivery is remarkable."""
 
+ROOM = 20
+"""Messages of full size that the disk should have room for."""
+
 PROBE = "status.gatepost.invalid"
 """A name that never exists (RFC 6761 6.4): a working DNS says so."""
 
@@ -48,7 +52,7 @@ def look(config: Config, store: Store, dns: Dns) -> list[Check]:
         found += _queue(conn)
     try:
         policies = policy.load(config.server.policies, None)
-        found += [*_scanner(config, policies), _policies(config, policies)]
+        found += [*_scanner(config, policies), _policies(config, policies), _disk(config, policies)]
     except FaultyFiles as error:
         words = f"{len(error.faults)} faults, so an older set is in force; see gatepost check"
         found.append(Check("policies", ok=False, text=words))
@@ -104,6 +108,14 @@ def _policies(config: Config, policies: Policies) -> Check:
     own = [stem for stem, path in files.items() if path.parent != SHIPPED_POLICIES]
     whose = f"{', '.join(own)} from {config.server.policies}, the others as shipped" if own else "all as shipped"
     return Check("policies", ok=True, text=f"{len(files)} (set {policies.version}): {whose}")
+
+
+def _disk(config: Config, policies: Policies) -> Check:
+    """A full disk refuses mail (452), the large ones first; so it is told before it is full."""
+    usage = shutil.disk_usage(config.server.data)
+    room = usage.free // policies.stages.edge.message_size
+    text = f"{usage.free >> 20} MB free of {usage.total >> 20}, room for {room} messages of full size"
+    return Check("disk", room >= ROOM, text)
 
 
 async def _dns(dns: Dns) -> Check:
