@@ -6,8 +6,6 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import Connection
-
 from gateway.delivery.paths import Hop, Paths
 from gateway.delivery.pool import Pool
 from gateway.delivery.reply import Failed, Reply
@@ -98,7 +96,7 @@ async def _octets(store: Store, delivery: Delivery) -> AsyncGenerator[bytes, Non
     if delivery.header:
         yield delivery.header
     sent = len(delivery.header)
-    count, chunk = await store.read(partial(_first, message_id=delivery.message_id))
+    count, chunk = await store.read(partial(messages.beginning, message_id=delivery.message_id))
     for n in range(count):
         if n:
             chunk = await store.read(partial(messages.chunk, message_id=delivery.message_id, n=n))
@@ -106,9 +104,3 @@ async def _octets(store: Store, delivery: Delivery) -> AsyncGenerator[bytes, Non
         yield chunk
     if sent != delivery.size:
         raise Temporary("the store has not all of the message")
-
-
-def _first(conn: Connection, message_id: str) -> tuple[int, bytes]:
-    """How many chunks there are, and the first: most mail has one."""
-    count = messages.chunk_count(conn, message_id)
-    return count, messages.chunk(conn, message_id, 0) if count else b""

@@ -153,16 +153,20 @@ def _suit_sqlite(engine: Engine, patience: float, *, writes: bool) -> None:
         cursor.close()
 
     def begin_reading(conn: Connection) -> None:
-        conn.exec_driver_sql("BEGIN")
+        _driver(conn).execute("BEGIN")
 
     turnstile = Turnstile(Path(f"{engine.url.database}-turn"))
 
     def begin_writing(conn: Connection) -> None:
         wait = conn.get_execution_options().get("patience", patience)
-        turnstile.begin(cast("sqlite3.Connection", conn.connection.driver_connection), wait)
+        turnstile.begin(_driver(conn), wait)
 
     event.listen(engine, "connect", connect)
     event.listen(engine, "begin", begin_writing if writes else begin_reading)
+
+
+def _driver(conn: Connection) -> sqlite3.Connection:
+    return cast("sqlite3.Connection", conn.connection.driver_connection)
 
 
 def _pragmas(*, writes: bool) -> list[str]:

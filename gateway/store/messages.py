@@ -28,6 +28,13 @@ _CHUNKS = select(schema.message.c.chunks).where(schema.message.c.id == bindparam
 _CHUNK = select(schema.chunk.c.data).where(
     schema.chunk.c.message_id == bindparam("message"), schema.chunk.c.n == bindparam("number")
 )
+_BEGINNING = (
+    select(schema.message.c.chunks, schema.chunk.c.data)
+    .join_from(
+        schema.message, schema.chunk, (schema.chunk.c.message_id == schema.message.c.id) & (schema.chunk.c.n == 0)
+    )
+    .where(schema.message.c.id == bindparam("message"))
+)
 _ADD_MESSAGE, _ADD_EVIDENCE, _ADD_CHUNK = map(insert, (schema.message, schema.evidence, schema.chunk))
 
 
@@ -168,6 +175,12 @@ def _document(evidence: Mapping[str, object]) -> str:
 def chunk_count(conn: Connection, message_id: str) -> int:
     """How many chunks there are of a mail; 0 where its bytes are gone, or it never was."""
     return conn.scalar(_CHUNKS, {"message": message_id}) or 0
+
+
+def beginning(conn: Connection, message_id: str) -> tuple[int, bytes]:
+    """How many chunks there are of a mail, and the first, for most mail has one; (0, b"") where its bytes are gone."""
+    row = conn.execute(_BEGINNING, {"message": message_id}).first()
+    return (row.chunks, bytes(row.data)) if row else (0, b"")
 
 
 def chunk(conn: Connection, message_id: str, n: int) -> bytes:

@@ -12,7 +12,22 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Executable, Row, Select, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Double,
+    Executable,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from gateway.model import Delivery, Notice, Recipient, State
@@ -56,11 +71,14 @@ LONGEST_LEASE = 3600.0
 _IDS = 500  # in one statement
 _delivery = schema.delivery
 _message = schema.message
+# Statements made once, for making one costs more than running it.
 _PULL_BACK = update(_delivery).where(
     _delivery.c.state == State.QUEUED,
     _delivery.c.next_attempt > bindparam("horizon"),
 )
 _ADD = insert(_delivery).returning(_delivery.c.id, sort_by_parameter_order=True)
+_LISTED = _delivery.c.id.in_(bindparam("ids", expanding=True))
+_SET_LEASE = update(_delivery).where(_LISTED).returning(_delivery.c.id)
 
 
 def diagram() -> str:
@@ -132,19 +150,12 @@ def claim(
     Those that are due longest come first.
     """
     _pull_back(conn, now)
-    due = (
-        select(_delivery.c.id)
-        .where(_delivery.c.state == State.QUEUED, _delivery.c.next_attempt <= now, is_free(now))
-        .where(_delivery.c.destination.not_in(sorted(busy)))
-        .order_by(_delivery.c.next_attempt, _delivery.c.id)
-    )
-    return _lease(conn, due, owner, limit, now, lease)
+    return _lease(conn, _due(), owner, limit, now, lease, busy=sorted(busy))
 
 
 def owed_notices(conn: Connection, owner: str, limit: int, now: float, lease: float) -> list[Delivery]:
     """Lease to *owner* up to *limit* deliveries whose sender is still to be told something (`notice`)."""
-    owed = select(_delivery.c.id).where(_delivery.c.notice.is_not(None), is_free(now)).order_by(_delivery.c.id)
-    return _lease(conn, owed, owner, limit, now, lease)
+    return _lease(conn, _owing(), owner, limit, now, lease)
 
 
 def renew(conn: Connection, owner: str, ids: Collection[int], now: float, lease: float) -> list[int]:
@@ -157,7 +168,7 @@ def release_claims(conn: Connection, owner: str, ids: Collection[int]) -> None:
     _set_lease(conn, ids, is_owned(owner), lease_owner="", lease_until=0.0)
 
 
-def is_free(now: float) -> ColumnElement[bool]:
+def is_free(now: float | BindParameter[float]) -> ColumnElement[bool]:
     """No lease holds the delivery. A lease from an implausible future is none."""
     until = _delivery.c.lease_until
     return or_(until <= now, until > now + LONGEST_LEASE)
@@ -165,9 +176,13 @@ def is_free(now: float) -> ColumnElement[bool]:
 
 def is_owned(owner: str) -> ColumnElement[bool]:
     """The lease is *owner*'s: nobody has taken the delivery over."""
+    return _delivery.c.lease_owner == _named(owner)
+
+
+def _named(owner: str) -> str:
     if not owner:
         raise ValueError("a lease needs an owner")
-    return _delivery.c.lease_owner == owner
+    return owner
 
 
 def _pull_back(conn: Connection, now: float) -> None:
@@ -175,20 +190,40 @@ def _pull_back(conn: Connection, now: float) -> None:
     conn.execute(_PULL_BACK, {"next_attempt": now, "horizon": now + HORIZON})
 
 
-def _lease(conn: Connection, wanted: Select[int], owner: str, limit: int, now: float, lease: float) -> list[Delivery]:
-    is_owned(owner)
-    ids = conn.scalars(wanted.limit(limit).with_for_update(skip_locked=True)).all()
-    _set_lease(conn, ids, lease_owner=owner, lease_until=now + min(lease, LONGEST_LEASE))
-    found = {delivery.id: delivery for some in slices(ids) for delivery in _load(conn, _delivery.c.id.in_(some))}
+@cache
+def _due() -> Select[int]:
+    """What a claim leases, by "now", "busy" and "most"."""
+    now: BindParameter[float] = bindparam("now", type_=Double())
+    due = (_delivery.c.state == State.QUEUED, _delivery.c.next_attempt <= now, is_free(now))
+    other = _delivery.c.destination.not_in(bindparam("busy", expanding=True))
+    return _first(select(_delivery.c.id).where(*due, other).order_by(_delivery.c.next_attempt, _delivery.c.id))
+
+
+@cache
+def _owing() -> Select[int]:
+    """The deliveries whose sender is to be told something, by "now" and "most"."""
+    owed = (_delivery.c.notice.is_not(None), is_free(bindparam("now", type_=Double())))
+    return _first(select(_delivery.c.id).where(*owed).order_by(_delivery.c.id))
+
+
+def _first(ids: Select[int]) -> Select[int]:
+    """The first "most" of *ids*, without those that another process is leasing at this moment."""
+    return ids.limit(bindparam("most", type_=Integer())).with_for_update(skip_locked=True)
+
+
+def _lease(
+    conn: Connection, wanted: Select[int], owner: str, limit: int, now: float, lease: float, **which: Any
+) -> list[Delivery]:
+    until = now + min(lease, LONGEST_LEASE)
+    ids = conn.scalars(wanted, {"now": now, "most": limit, **which}).all()
+    _set_lease(conn, ids, lease_owner=_named(owner), lease_until=until)
+    found = {delivery.id: delivery for some in slices(ids) for delivery in _found(conn, _listed(), ids=some)}
     return [found[id_] for id_ in ids]
 
 
 def _set_lease(conn: Connection, ids: Collection[int], *which: ColumnElement[bool], **values: Any) -> list[int]:
-    changed: list[int] = []
-    for some in slices(ids):
-        statement = update(_delivery).where(_delivery.c.id.in_(some), *which).values(values).returning(_delivery.c.id)
-        changed += conn.scalars(statement).all()
-    return changed
+    statement = _SET_LEASE.where(*which) if which else _SET_LEASE
+    return [id_ for some in slices(ids) for id_ in conn.scalars(statement, {"ids": some, **values})]
 
 
 def slices(ids: Collection[int]) -> Iterator[list[int]]:
@@ -224,8 +259,7 @@ def retry(
 
 
 def _settle(conn: Connection, event: str, id_: int, owner: str, reply: str, now: float, **values: Any) -> bool:
-    is_owned(owner)
-    values |= {"last_reply": journal.clean(reply), "settled": id_, "holder": owner}
+    values |= {"last_reply": journal.clean(reply), "settled": id_, "holder": _named(owner)}
     return bool(_moved(conn, event, _settling(event), now, reply, values))
 
 
@@ -326,13 +360,24 @@ def oldest(conn: Connection) -> float:
 
 
 def _load(conn: Connection, which: ColumnElement[bool]) -> list[Delivery]:
-    return [_delivery_of(row) for row in conn.execute(_selected().where(which).order_by(_delivery.c.id))]
+    return _found(conn, _selected().where(which))
+
+
+def _found(conn: Connection, statement: Select[Any], **words: Any) -> list[Delivery]:
+    return [_delivery_of(row) for row in conn.execute(statement, words)]
+
+
+@cache
+def _listed() -> Select[Any]:
+    """The deliveries "ids"."""
+    return _selected().where(_LISTED)
 
 
 @cache
 def _selected() -> Select[Any]:
     columns = (_message.c[name] for name in ("sender", "received_at", "size", "eight_bit", "smtputf8", "ret", "envid"))
-    return select(_delivery, *columns).join(_message, _message.c.id == _delivery.c.message_id)
+    joined = select(_delivery, *columns).join(_message, _message.c.id == _delivery.c.message_id)
+    return joined.order_by(_delivery.c.id)
 
 
 def _delivery_of(row: Row[Any]) -> Delivery:
