@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 
 from gateway.model import Temporary
+from gateway.store import migrations
 from gateway.store.bell import Bell
 from gateway.store.failures import StorageFull, translated
 from gateway.store.turns import Turnstile
@@ -50,8 +51,6 @@ class Store:
 
     def migrate(self) -> None:
         """Bring the tables to the newest version. Safe at any time, and in several processes at once."""
-        from gateway.store import migrations  # noqa: PLC0415 - alembic is large, and one process migrates for all
-
         with _named(), _alone(_file(self.engine)):
             _keep_wal(self.engine)
             with self.begin() as conn:

@@ -1,12 +1,18 @@
 """The migrations make what `schema` says, however often they run."""
 
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import create_engine, text
 
-from gateway.store import schema
+from gateway.store import migrations, schema
 
 
 def test_the_migrations_make_the_tables_of_the_schema(store):
@@ -38,3 +44,22 @@ def test_migrating_again_changes_nothing(store):
     before = dump()
     store.migrate()
     assert dump() == before
+
+
+def test_the_newest_version_is_the_last_of_the_scripts():
+    assert ScriptDirectory(str(Path(migrations.__file__).parent)).get_current_head() == migrations.HEAD
+
+
+def test_tables_of_a_version_that_we_do_not_know_are_left_alone(store):
+    with store.begin() as conn:
+        conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(CommandError, match="9999"):
+        store.migrate()
+
+
+def test_where_nothing_is_to_be_migrated_alembic_is_not_loaded(store, url):
+    program = (
+        f"import sys; from gateway.store.engine import Store; s = Store({url!r}); s.migrate(); s.close();"
+        "sys.exit('alembic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-W", "error", "-c", program], check=False, timeout=30).returncode == 0
