@@ -204,6 +204,7 @@ class Relay(Table):
     tls: Literal["never", "may", "must"] = "may"
     port: Annotated[int, Field(ge=1, le=65535)] = 25
     connect_timeout: Duration = 30.0
+    transaction_time: Annotated[Duration, Field(ge=1)] = 1800.0
     timeouts: Timeouts = Timeouts()
     helo_name: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9.\-]*$")] = ""
     source_addresses: Addresses = ()

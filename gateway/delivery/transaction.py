@@ -6,6 +6,7 @@ What the host cannot carry is settled before anything is sent: SIZE (RFC 1870), 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -88,7 +89,10 @@ async def send(connection: Connection, mail: Outgoing) -> list[Result]:
     connection.messages += 1
     transaction = _Transaction(connection, mail)
     try:
-        await transaction.run()
+        async with asyncio.timeout(connection.relay.transaction_time):
+            await transaction.run()
+    except TimeoutError:  # each single wait has its own limit, and ends in `Lost`
+        transaction.broken(Reply(451, "4.4.2", "it is too slow for one message"), elsewhere=False)
     except Lost as lost:
         transaction.broken(lost.reply)
     except Temporary:

@@ -105,6 +105,19 @@ def test_a_host_that_stays_silent_costs_its_deadline_and_no_more() -> None:
     assert fate(results[0]) == "retry"
 
 
+def test_a_host_that_answers_each_command_late_gets_no_more_than_the_whole_time() -> None:
+    async def drop_by_drop() -> AsyncGenerator[bytes, None]:
+        for _ in range(600):
+            await asyncio.sleep(0.01)
+            yield b"x\r\n"
+
+    slow = RELAY.model_copy(update={"transaction_time": 0.2})
+    mail = Outgoing("alice@us.example", (Recipient("bob@there.example"),), 1800, drop_by_drop)
+    results, _ = converse(READY + "C= *\nC: never", mail, slow)
+    assert "too slow for one message" in results[0].reply.text
+    assert fate(results[0]) == "retry"
+
+
 def test_a_flood_of_lines_in_one_reply_ends_the_session() -> None:
     flood = "\n".join(["S: 250-more"] * 200)
     results, _ = converse(
