@@ -1,4 +1,7 @@
-"""TLS contexts and the first certificate. Profiles have names; nobody writes cipher strings into a configuration."""
+"""TLS contexts and the first certificate. Profiles have names; nobody writes cipher strings into a configuration.
+
+`cryptography` is imported where a certificate is made or read: the processes that serve do neither.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,6 @@ import os
 import ssl
 from ipaddress import ip_address
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway import events
 from gateway.config import Config
@@ -63,6 +61,11 @@ def certificate_files(config: Config) -> tuple[Path, Path]:
 
 
 def _make_self_signed(hostname: str, certificate: Path, key: Path) -> None:
+    from cryptography import x509  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+    from cryptography.x509.oid import NameOID  # noqa: PLC0415
+
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:64])])
     now = datetime.datetime.now(datetime.UTC)
@@ -107,4 +110,6 @@ def abort(transport: asyncio.WriteTransport) -> None:
 
 def expires_at(certificate: Path) -> datetime.datetime:
     """When the (first) certificate in the PEM file ends, in UTC."""
+    from cryptography import x509  # noqa: PLC0415 - see above
+
     return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
