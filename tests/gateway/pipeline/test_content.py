@@ -240,6 +240,12 @@ def test_an_attached_message_is_walked_plain_or_encoded():
     assert "an attached message is encoded" in encoded.defects
 
 
+def test_a_field_folded_with_a_tab_is_read_as_one_folded_with_a_blank():
+    content = parse(b"Subject: a\r\n\tb\r\nDate: Mon, 02 Nov 2026\r\n\t10:11:12 +0100\r\n\r\n", LIMITS)
+    assert content.subject == "a b"
+    assert content.values("Date") == ["Mon, 02 Nov 2026 10:11:12 +0100"]
+
+
 def test_no_control_character_of_a_stranger_survives_in_headers():
     content = parse("Subject: a\x1b[31m\u202eb\r\nX: \x00\x07\r\n\r\n".encode(), LIMITS)
     assert all(ord(character) >= 32 for _, value in content.headers for character in value)
