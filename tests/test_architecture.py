@@ -115,7 +115,7 @@ def test_protocols_are_written_without_io():
 
 def test_only_the_store_speaks_sql_statements():
     for path in MODULES:
-        if not path.is_relative_to(ROOT / "gateway/store") and path.name != "accounts.py":
+        if not path.is_relative_to(ROOT / "gateway/store") and path != ROOT / "gateway/accounts.py":
             statements = {m for m in imports(path) if m.startswith("sqlalchemy") and not m.endswith(".Connection")}
             assert not statements, (path, statements)
 
@@ -140,7 +140,7 @@ def test_importing_a_module_does_nothing():
         ast.If, ast.Expr, ast.TypeAlias if hasattr(ast, "TypeAlias") else ast.Assign,
     )  # fmt: skip
     for path in MODULES:
-        if path.name in {"env.py", "cli.py", "schema.py"}:
+        if path.name in {"env.py", "schema.py"} or path == ROOT / "gateway/cli/__init__.py":
             continue  # alembic runs the first as a script; the others put their verbs and indexes together
         for node in ast.parse(path.read_text()).body:
             assert isinstance(node, allowed), (path, node.lineno)

@@ -11,8 +11,10 @@ import pytest
 from gateway import __main__ as root
 from gateway import accounts, cli
 from gateway.model import Action, Envelope, Finding, Reason, Recipient, Session, State, Temporary, Verdict, new_id
-from gateway.store import messages
+from gateway.pipeline.outcome import Explained
+from gateway.store import messages, queue
 from gateway.store.engine import Store
+from gateway.toml import Fault
 
 BAD = Path(__file__).parents[1] / "bad_configs"
 EVIL = "\x1b[31mred\x1b[0m [bold]x[/bold] \u202egnp.exe\r\nEvil: yes"
@@ -96,13 +98,13 @@ def keep(
     )
     with store.begin() as conn:
         messages.accept(conn, draft, [row])
-        number = cli.queue.of_message(conn, mail_id)[0].id
+        number = queue.of_message(conn, mail_id)[0].id
     return mail_id, number
 
 
 def state_of(store, number):
     with store.reading() as conn:
-        return cli.queue.get(conn, number).state
+        return queue.get(conn, number).state
 
 
 # ---- check --------------------------------------------------------------------------------------------------------
@@ -117,7 +119,7 @@ def test_check_names_place_key_and_cure_of_every_fault(case, gatepost, home, mon
         config = home / "with_policies.toml"
         config.write_text(f'[server]\npolicies = "{folder}"\n')
     code, out, _ = gatepost("--config", config, "check", "--json")
-    told = [cli.Fault(**fault) for fault in json.loads(out)["faults"]]
+    told = [Fault(**fault) for fault in json.loads(out)["faults"]]
     lines = "".join(f"{fault}\n" for fault in told)
     for prefix in (f"{folder}/", f"{folder.relative_to(BAD.parents[1])}/"):
         lines = lines.replace(prefix, "")
@@ -186,11 +188,11 @@ def test_all_that_waits_is_tried_now(gatepost, store):
     _, number = keep(store)
     later = time.time() + 3600
     with store.begin() as conn:
-        [claimed] = cli.queue.claim(conn, "me", 1, time.time(), 60)
-        cli.queue.retry(conn, claimed.id, "me", "450 later", time.time(), later)
+        [claimed] = queue.claim(conn, "me", 1, time.time(), 60)
+        queue.retry(conn, claimed.id, "me", "450 later", time.time(), later)
     assert gatepost("queue", "retry", "--all")[0] == 0
     with store.reading() as conn:
-        assert cli.queue.get(conn, number).next_attempt <= time.time()
+        assert queue.get(conn, number).next_attempt <= time.time()
 
 
 def test_retry_wants_numbers_or_all_but_not_both(gatepost, store):
@@ -346,7 +348,7 @@ def explained(action):
         assert message.read().endswith(b"\r\n")
         verdict = Verdict(action, 3.0, (), f"{action} because {EVIL}")
         found = {"headers": [Finding("defect", EVIL, "1")]}
-        return cli.Explained("id", None, found, {one.address: verdict for one in envelope.recipients})
+        return Explained("id", None, found, {one.address: verdict for one in envelope.recipients})
 
     return explain
 
@@ -419,7 +421,7 @@ def verbs(app, *before):
     for command in app.registered_commands:
         yield (*before, command.name or command.callback.__name__), command
     for group in app.registered_groups:
-        yield from verbs(group.typer_instance, *before, group.name)
+        yield from verbs(group.typer_instance, *before, *filter(None, [group.name]))
 
 
 @pytest.mark.parametrize("words", [" ".join(words) for words, _ in verbs(cli.app)])

@@ -1,0 +1,74 @@
+"""The `gatepost` command. Thin: every verb calls one function elsewhere and prints what it returns.
+
+The exit code says what happened: 0 done, 1 faults found or something refused, 2 called wrongly, 3 out of reach for now.
+No traceback and no raw text of a stranger reaches the terminal.
+
+Each module has the verbs of one kind, and `base` what they share; here they are put together.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from gateway import roles, supervisor, terminal
+from gateway.cli import accounts, lives, messages, quarantine, queue, running
+from gateway.cli.base import DONE, INTERRUPTED, REFUSED, UNREACHABLE, USAGE, Wiring, new_app, wiring_of
+from gateway.model import Permanent, Temporary
+from gateway.toml import FaultyFiles
+
+__all__ = ["DONE", "INTERRUPTED", "REFUSED", "UNREACHABLE", "USAGE", "Wiring", "app", "main"]
+
+app = new_app("A mail gateway: filters find, policies decide, the gateway acts.")
+app.add_typer(running.app)
+app.add_typer(messages.app)
+app.add_typer(lives.app)
+app.add_typer(queue.app, name="queue")
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(accounts.app, name="account")
+
+
+def main(wiring: Wiring, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one verb and exit. Whatever goes wrong is told in a line, never as a traceback."""
+    try:
+        app(args=arguments, obj=wiring, prog_name="gatepost")
+    except FaultyFiles as error:
+        terminal.faults(error.faults)
+        sys.exit(REFUSED)
+    except (Permanent, roles.CannotListen, supervisor.AlreadyRunning) as error:
+        terminal.complain(error)
+        sys.exit(REFUSED)
+    except Temporary as error:
+        terminal.complain(error)
+        sys.exit(UNREACHABLE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: the last flush must not fail
+        sys.exit(DONE)
+    except OSError as error:
+        terminal.complain(f"{error.filename or 'gatepost'}: {error.strerror or type(error).__name__}")
+        sys.exit(UNREACHABLE)
+    except Exception as error:  # noqa: BLE001 - the place is told, so that it can be mended
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        terminal.complain(f"a fault of gatepost itself: {type(error).__name__}: {error} (at {place})")
+        sys.exit(UNREACHABLE)
+    sys.exit(DONE)
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="gatepost.toml to use. Otherwise $GATEPOST_CONFIG, ./gatepost.toml, /etc/gatepost/."),
+    ] = None,
+) -> None:
+    wiring_of(ctx).named = config

@@ -1,0 +1,116 @@
+"""The verbs of the gateway itself: start it, check what it is told, see how it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from gateway import config, health, stages, terminal, tls, toml
+from gateway.cli.base import CODES, DONE, REFUSED, UNREACHABLE, Json, wiring_of
+from gateway.config import Config
+from gateway.pipeline import policy
+from gateway.roles import Role
+from gateway.toml import Fault, FaultyFiles
+
+app = typer.Typer()
+
+
+@app.command(epilog=CODES)
+def run(
+    ctx: typer.Context,
+    role: Annotated[Role | None, typer.Argument(help="One role only, as under systemd.")] = None,
+) -> None:
+    """Start the gateway; Ctrl-C stops it.
+
+    Without a configuration file it listens on loopback, keeps its data in ./var, and says what to type next.
+
+    Example: gatepost --config /etc/gatepost/gatepost.toml run
+    """
+    wiring = wiring_of(ctx)
+    if role is None:
+        wiring.supervise(wiring.config(), wiring.path)
+    else:
+        wiring.serve(wiring.config(), role)
+
+
+@app.command(epilog=CODES)
+def check(ctx: typer.Context, json: Json = False) -> None:
+    """Check gatepost.toml and every policy file, and list every fault with its place and cure.
+
+    Example: gatepost check && systemctl reload gatepost
+    """
+    wiring = wiring_of(ctx)
+    found = _faults(wiring.path)
+    if json:
+        terminal.as_json({"faults": found})
+    elif found:
+        terminal.faults(found)
+    else:
+        count = len(stages.files(wiring.config().server.policies))
+        terminal.say(f"all good: {wiring.path or 'the embedded configuration'}, {count} policies", style="green")
+    raise typer.Exit(REFUSED if found else DONE)
+
+
+def _faults(path: Path | None) -> list[Fault]:
+    faults: list[Fault] = []
+    try:
+        made = config.load(path)
+        folder = made.server.policies
+        faults += _file_faults(made, path)
+    except FaultyFiles as error:
+        faults += error.faults
+        folder = _policy_folder(path)
+    try:
+        policy.load(folder, None)
+    except FaultyFiles as error:
+        faults += error.faults
+    return faults
+
+
+def _policy_folder(path: Path | None) -> Path | None:
+    """The folder that a faulty configuration names: its policies can be checked all the same."""
+    try:
+        named = toml.read(path)[0]["server"]["policies"] if path else None
+        return Path(named) if named and Path(named).is_dir() else None
+    except (FaultyFiles, KeyError, TypeError, ValueError):
+        return None
+
+
+def _file_faults(made: Config, path: Path | None) -> list[Fault]:
+    """Certificate and key are named by the configuration, so they are part of it."""
+    if made.tls.certificate is None:
+        return []
+    try:
+        tls.server_context(made)
+    except OSError as error:  # ssl.SSLError is one
+        text = path.read_text("utf-8") if path else ""
+        place = toml.line_of(text, ("tls", "certificate"))
+        why = (error.strerror or type(error).__name__).lower()
+        cure = "name a PEM chain and the key that belongs to it"
+        return [Fault(str(path), place, "tls.certificate", f"cannot be used: {why}", cure)]
+    return []
+
+
+@app.command(epilog=CODES)
+def status(ctx: typer.Context, json: Json = False) -> None:
+    """Show how the gateway is: processes, queue, scanner, DNS, certificate, policies.
+
+    Exits 0 when all is well, 1 when something wants attention, 3 when the gateway does not run.
+
+    Example: gatepost status --json | jq '.checks[] | select(.ok | not)'
+    """
+    wiring = wiring_of(ctx)
+    made = wiring.config()
+    running = health.runs(made)
+    with wiring.store(made) as store:
+        checks = health.look(made, store, wiring.dns(made))
+    if json:
+        terminal.as_json({"running": running, "checks": checks})
+    else:
+        marks = {True: Text("ok", "green"), False: Text("!!", "bold red")}
+        terminal.table("", ("what", "", "how it is"), ((one.name, marks[one.ok], one.text) for one in checks))
+    well = all(one.ok for one in checks)
+    raise typer.Exit(UNREACHABLE if not running else DONE if well else REFUSED)
