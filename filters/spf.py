@@ -37,7 +37,7 @@ class Settings:
     timeout: float = 20.0
     """Seconds for one mail (RFC 7208 4.6.4: at least 20). Afterwards the result is `temperror`."""
 
-    own_relays: tuple[str, ...] = ()
+    own_relays: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Networks of hosts that hand on mail of others to us, a secondary MX for instance: SPF cannot tell for them."""
 
 

@@ -1,5 +1,9 @@
 """Policies decide: what loads, what is refused and in which words, and what a set says of findings."""
 
+import dataclasses
+import importlib
+import json
+import tomllib
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -8,6 +12,7 @@ import pytest
 
 from gateway.model import Action, Envelope, Finding, ListenerKind, Mail, Recipient, Session
 from gateway.pipeline import policy
+from gateway.stages import STAGE_FILES, files
 from gateway.toml import FaultyFiles
 
 INBOUND = Mail("m1", Session(ip_address("192.0.2.1")), Envelope("a@sender.example", (Recipient("b@ours.example"),)))
@@ -38,6 +43,14 @@ def test_the_shipped_policies_load_and_decide_every_code():
         codes = one.filter.codes if one.filter else {"unscannable"}
         for code in codes | {"error"}:
             assert policies.decide({one.name: [Finding(code)]}, INBOUND, "b@ours.example")
+
+
+@pytest.mark.parametrize("name", [name for name in files(None) if name not in {*STAGE_FILES, policy.CONTENT}])
+def test_a_shipped_policy_shows_every_setting_of_its_filter_as_it_is_by_default(name):
+    table = tomllib.loads(files(None)[name].read_text()).get("settings", {})
+    kind = importlib.import_module(f"filters.{name}").Settings
+    assert set(table) == {field.name for field in dataclasses.fields(kind)}
+    assert policy.build_settings(kind, json.dumps(table)) == kind()
 
 
 def test_an_error_of_a_shipped_filter_never_passes_unseen():
