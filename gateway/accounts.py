@@ -172,10 +172,6 @@ class Authenticator:
         self._room = threading.BoundedSemaphore(threads + waiting)
         self._nobody = _hash_of_nothing()
 
-    async def check(self, login: str, password: str) -> bool:
-        """Whether *password* is that of *login*. `Temporary` where it cannot be told now."""
-        return bool(await self.identify(login, password))
-
     async def identify(self, login: str, password: str) -> str:
         """The login name as stored, where *login* is it or an address of it and *password* is right; else "".
 

@@ -31,12 +31,14 @@ _HIDDEN = {
     *range(0x2060, 0x206A),
     0xFEFF,
 }
-_CLEAN = dict.fromkeys(_HIDDEN, "\N{REPLACEMENT CHARACTER}")
+_CLEAN = {**dict.fromkeys(_HIDDEN, "\N{REPLACEMENT CHARACTER}"), **dict.fromkeys(b"\t\r\n", " ")}
 
 
 def clean(text: str, limit: int = MAX_VALUE) -> str:
     """*text* on one line, without control, zero-width or bidirectional characters, at most *limit* characters long."""
     short = text if len(text) <= limit else text[: limit - 1] + "…"
+    if short.isprintable():
+        return short
     return short.translate(_CLEAN).encode("utf-8", "replace").decode("utf-8")
 
 

@@ -61,8 +61,8 @@ def parse(data: Buffer, limits: Limits) -> Content:
     except RecursionError:
         scan.unscannable = "parts are nested too deeply"
     return Content(
-        headers=tuple((field.name, _shown(field.value, 16384)) for field in header.fields),
-        subject=_shown(decode_words(header.first("subject")), 998),
+        headers=tuple((field.name, clean(field.value, 16384)) for field in header.fields),
+        subject=clean(decode_words(header.first("subject")), 998),
         parts=tuple(scan.parts),
         defects=tuple(dict.fromkeys(scan.defects)),
         unscannable=scan.unscannable,
@@ -312,11 +312,6 @@ class _Scan:
         if self.unpacked > self.limits.archive_size:
             raise Unscannable(f"archives hold more than {self.limits.archive_size} octets")
         return data
-
-
-def _shown(value: str, limit: int) -> str:
-    """The value of a field, safe to show. Many programs fold with a tab, which is a blank then (RFC 5322 2.2.3)."""
-    return clean(value.replace("\t", " "), limit)
 
 
 def _is_zip_name(name: str) -> bool:

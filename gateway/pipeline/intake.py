@@ -100,22 +100,21 @@ class Intake:
             except Exception as error:  # noqa: BLE001  a filter that cannot be imported: the next edit may mend it
                 events.failure("reload", error)
                 return False
-            if policies.version != self.policies.version:
-                await self._swap(policies)
-            return True
+            return policies.version == self.policies.version or await self._swap(policies)
 
-    async def _swap(self, policies: Policies) -> None:
+    async def _swap(self, policies: Policies) -> bool:
         old, new = self._sandbox, None
         if old is not None:
             try:
                 new = await Sandbox(policies, self._processes).start()
             except Temporary as error:
                 events.failure("reload", error)
-                return
+                return False
         self.policies, self._sandbox = policies, new
         events.policies_loaded([*policies.by_name])
         if old is not None:
             await old.retire()
+        return True
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Reload whenever a policy file changes, until *stop*."""

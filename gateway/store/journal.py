@@ -1,4 +1,4 @@
-"""The events of a mail's life, and the cleaning of every text of a stranger that the store keeps."""
+"""The events of a mail's life. Every text is cleaned and capped before it is kept: it may be a stranger's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, insert
 
+from gateway.events import clean
 from gateway.store import schema
 
 TEXT = 512
@@ -24,16 +25,8 @@ class Entry(NamedTuple):
     text: str = ""
 
 
-def clean(text: str, limit: int = TEXT) -> str:
-    """*text* on one line, without control, format and surrogate characters, at most *limit* characters long."""
-    short = text[:limit]
-    if short.isprintable():
-        return short
-    return "".join(character if character.isprintable() else " " for character in short)
-
-
 def record(conn: Connection, entries: Iterable[Entry]) -> None:
     """Append *entries* to the journal."""
-    rows = [entry._replace(text=clean(entry.text))._asdict() for entry in entries]
+    rows = [entry._replace(text=clean(entry.text, TEXT))._asdict() for entry in entries]
     if rows:
         conn.execute(_ADD, rows)

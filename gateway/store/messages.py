@@ -13,8 +13,9 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, select, update
 
+from gateway.events import clean
 from gateway.model import Envelope, Notice, Recipient, Session, State, Verdict
-from gateway.store import journal, queue, schema, verdicts
+from gateway.store import queue, schema, verdicts
 
 CHUNK = 256 << 10
 """Octets in one row."""
@@ -123,7 +124,7 @@ def _exactly(body: BinaryIO, size: int) -> bytes:
 
 
 def _message_values(draft: Draft) -> dict[str, Any]:
-    session, envelope, clean = draft.session, draft.envelope, journal.clean
+    session, envelope = draft.session, draft.envelope
     return {
         "id": draft.id,
         "received_at": draft.received_at,

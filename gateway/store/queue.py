@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from gateway.events import clean
 from gateway.model import Delivery, Notice, Recipient, State
 from gateway.store import journal, schema
 
@@ -259,7 +260,7 @@ def retry(
 
 
 def _settle(conn: Connection, event: str, id_: int, owner: str, reply: str, now: float, **values: Any) -> bool:
-    values |= {"last_reply": journal.clean(reply), "settled": id_, "holder": _named(owner)}
+    values |= {"last_reply": clean(reply, journal.TEXT), "settled": id_, "holder": _named(owner)}
     return bool(_moved(conn, event, _settling(event), now, reply, values))
 
 

@@ -1,6 +1,6 @@
 """The tables, in portable types: SQLite and PostgreSQL differ by URL alone.
 
-Text from strangers has no length here; whoever writes it has cleaned and capped it (`journal.clean`). Times are
+Text from strangers has no length here; whoever writes it has cleaned and capped it (`events.clean`). Times are
 seconds since the epoch. A change here needs a migration, and a test compares both.
 """
 

@@ -82,3 +82,9 @@ def gateway(world: World) -> Gateway:
     for user in ("alice", "bob"):
         world.empty(user)
     return world.gateway
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> int:
+    """The port of slow.example, on which a test starts what it needs."""
+    return processes.free_port()

@@ -9,7 +9,7 @@ from filters.spam import GTUBE
 from tests.e2e import gateway as gateways
 from tests.e2e import mails
 from tests.e2e.gateway import Gateway, id_in, taken, transaction
-from tests.peers import clients, processes, smtp_sink
+from tests.peers import clients, smtp_sink
 from tests.peers.certificates import Certificate
 from tests.peers.clamd import Clamd
 from tests.peers.dns import Dns
@@ -18,12 +18,6 @@ pytestmark = pytest.mark.e2e
 
 OUTSIDE, ALICE = "ann@out.example", "alice@in.example"
 MALFORMED = '# Faulty.\n[actions]\nexecutable = "quarantine"\ndisguised = "destroy"\nencrypted = 3.0\n'
-
-
-@pytest.fixture(scope="module")
-def elsewhere() -> int:
-    """The port of slow.example."""
-    return processes.free_port()
 
 
 @pytest.fixture(scope="module")

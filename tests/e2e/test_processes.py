@@ -23,12 +23,6 @@ OUTSIDE, ALICE = "ann@out.example", "alice@in.example"
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> int:
-    """The port of slow.example."""
-    return processes.free_port()
-
-
-@pytest.fixture(scope="module")
 def own(certificate: Certificate, names: Dns, real_clamd: Clamd, elsewhere: int) -> Iterator[Gateway]:
     """A gateway whose processes may be killed; leases run out after two seconds."""
     policies = {

@@ -125,7 +125,7 @@ def test_a_removed_account_leaves_no_mail_to_its_successor(store):
 
 
 def check(authenticator, login, password):
-    return asyncio.run(authenticator.check(login, password))
+    return bool(asyncio.run(authenticator.identify(login, password)))
 
 
 @pytest.mark.parametrize(
@@ -215,13 +215,13 @@ def test_when_too_many_wait_it_is_temporary_and_passes(store, monkeypatch):
     authenticator = Authenticator(store, threads=1, waiting=2)
 
     async def run():
-        asked = [asyncio.ensure_future(authenticator.check("alice", "x")) for _ in range(4)]
+        asked = [asyncio.ensure_future(authenticator.identify("alice", "x")) for _ in range(4)]
         (refused,), waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
         with pytest.raises(Temporary, match="too many"):
             refused.result()
         held.set()
         assert await asyncio.gather(*waiting) == [True] * 3
-        assert await authenticator.check("alice", "x")
+        assert await authenticator.identify("alice", "x")
 
     asyncio.run(run())
     authenticator.close()
@@ -233,13 +233,13 @@ def test_who_gives_up_waiting_makes_room(store, monkeypatch):
     authenticator = Authenticator(store, threads=1, waiting=1)
 
     async def run():
-        first = asyncio.ensure_future(authenticator.check("alice", "x"))
+        first = asyncio.ensure_future(authenticator.identify("alice", "x"))
         assert await asyncio.to_thread(begun.wait, 10)
-        second = asyncio.ensure_future(authenticator.check("alice", "x"))
+        second = asyncio.ensure_future(authenticator.identify("alice", "x"))
         await asyncio.sleep(0.1)
         second.cancel()
         await asyncio.wait([second])
-        third = asyncio.ensure_future(authenticator.check("alice", "x"))
+        third = asyncio.ensure_future(authenticator.identify("alice", "x"))
         await asyncio.sleep(0.05)
         held.set()
         assert await first

@@ -319,6 +319,21 @@ def test_an_edited_policy_comes_in_force_whole_or_not_at_all(site, tmp_path):
     assert here.run(work) == (False, True, True, True, Kind.OK)
 
 
+def test_policies_whose_parser_does_not_start_are_not_taken(site, tmp_path, monkeypatch):
+    here = site()
+
+    async def fail(specification):
+        raise Temporary("no")
+
+    async def work(intake):
+        first = intake.policies
+        (tmp_path / "score.toml").write_text("quarantine = 1.0\nreject = 9.0\n")
+        monkeypatch.setattr("gateway.pipeline.sandbox._Nursery.start", fail)
+        return await intake.reload(), intake.policies is first
+
+    assert here.run(work) == (False, True)
+
+
 def test_mail_flows_while_policies_are_swapped(site, tmp_path):
     here = site()
 

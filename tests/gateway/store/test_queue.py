@@ -126,7 +126,7 @@ def test_a_reply_is_cleaned_and_capped(put, change, look, now):
     claim(change, now)
     change(queue.failed, delivery.id, "me", "550 a\r\n\x1b[1m" + "x" * 10000, now, None)
     after = look(queue.get, delivery.id)
-    assert after.last_reply.startswith("550 a   [1mx")
+    assert after.last_reply.startswith("550 a  \ufffd[1mx")
     assert len(after.last_reply) == 512
     assert look(tracking.life, delivery.message_id).events[-1].text == after.last_reply
 
