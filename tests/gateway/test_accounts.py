@@ -220,7 +220,7 @@ def test_when_too_many_wait_it_is_temporary_and_passes(store, monkeypatch):
         with pytest.raises(Temporary, match="too many"):
             refused.result()
         held.set()
-        assert await asyncio.gather(*waiting) == [True] * 3
+        assert await asyncio.gather(*waiting) == ["alice"] * 3
         assert await authenticator.identify("alice", "x")
 
     asyncio.run(run())
