@@ -216,7 +216,7 @@ def sweep(conn: Connection, now: float, keep_records: float) -> int:
 
 def _sweep_bytes(conn: Connection) -> int:
     message = schema.message.c
-    query = select(message.id).where(message.chunks > 0, ~_needed()).limit(_SWEPT)
+    query = select(message.id).where(schema.has_bytes, ~_needed()).limit(_SWEPT)
     ids = conn.scalars(query).all()
     conn.execute(delete(schema.chunk).where(schema.chunk.c.message_id.in_(ids)))
     conn.execute(update(schema.message).where(message.id.in_(ids)).values(chunks=0))

@@ -58,6 +58,11 @@ message = Table(
 )
 """One mail. `size` counts the octets stored, or offered where it was refused; `chunks` is 0 once the bytes are gone."""
 
+has_bytes = message.c.chunks > literal_column("0")
+"""The condition of the partial index below, in the words that a query has to use."""
+
+Index("ix_message_bytes", message.c.id, sqlite_where=has_bytes, postgresql_where=has_bytes)
+
 evidence = Table(
     "evidence",
     metadata,
@@ -98,11 +103,13 @@ delivery = Table(
     Column("score", Double, nullable=False),
     Column("verdict", Text, nullable=False),
     Column("header", LargeBinary, nullable=False),
+    Column("claims", Integer, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
 )
 """One mail for one recipient. Ids are never used twice: POP3's unique ids (RFC 1939 7) are made of them.
 
-`since` is when it came into its state. A lease is free when `lease_until` has passed.
+`since` is when it came into its state. A lease is free when `lease_until` has passed. `claims` counts the leases since
+the last one that ended in order: a mail that kills whoever works on it is known by it.
 """
 
 in_mailbox = delivery.c.mailbox != literal_column("''")
