@@ -9,10 +9,10 @@ from sqlalchemy import Connection, insert
 
 from gateway.events import clean
 from gateway.store import schema
+from gateway.store.statements import Statement
 
 TEXT = 512
 """Characters kept of a remote reply or any other text of an event."""
-_ADD = insert(schema.event)
 
 
 class Entry(NamedTuple):
@@ -25,8 +25,11 @@ class Entry(NamedTuple):
     text: str = ""
 
 
+_ADD = Statement(insert(schema.event), *Entry._fields)
+
+
 def record(conn: Connection, entries: Iterable[Entry]) -> None:
     """Append *entries* to the journal."""
     rows = [entry._replace(text=clean(entry.text, TEXT))._asdict() for entry in entries]
     if rows:
-        conn.execute(_ADD, rows)
+        _ADD.run_many(conn, rows)

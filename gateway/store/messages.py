@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, selec
 from gateway.events import clean
 from gateway.model import Envelope, Notice, Recipient, Session, State, Verdict
 from gateway.store import queue, schema, verdicts
+from gateway.store.statements import Statement
 
 CHUNK = 256 << 10
 """Octets in one row."""
@@ -36,7 +37,9 @@ _BEGINNING = (
     )
     .where(schema.message.c.id == bindparam("message"))
 )
-_ADD_MESSAGE, _ADD_EVIDENCE, _ADD_CHUNK = map(insert, (schema.message, schema.evidence, schema.chunk))
+_ADD_MESSAGE, _ADD_EVIDENCE, _ADD_CHUNK = (
+    Statement(insert(table), *table.columns.keys()) for table in (schema.message, schema.evidence, schema.chunk)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,8 @@ def refuse(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:
 
 
 def _store(conn: Connection, draft: Draft, rows: Sequence[Row], *, size: int, chunks: int) -> None:
-    conn.execute(_ADD_MESSAGE, {**_message_values(draft), "size": size, "chunks": chunks})
-    conn.execute(_ADD_EVIDENCE, {"message_id": draft.id, "document": _document(draft.evidence)})
+    _ADD_MESSAGE.run(conn, {**_message_values(draft), "size": size, "chunks": chunks})
+    _ADD_EVIDENCE.run(conn, {"message_id": draft.id, "document": _document(draft.evidence)})
     if rows:
         queue.enter(conn, [_delivery_values(draft.id, row) for row in rows], draft.received_at)
 
@@ -101,7 +104,7 @@ def _store(conn: Connection, draft: Draft, rows: Sequence[Row], *, size: int, ch
 def _store_chunks(conn: Connection, draft: Draft) -> Iterator[int]:
     """Store the bytes; the sizes of the chunks."""
     for n, data in enumerate(_blocks(draft.header, draft.body)):
-        conn.execute(_ADD_CHUNK, {"message_id": draft.id, "n": n, "data": data})
+        _ADD_CHUNK.run(conn, {"message_id": draft.id, "n": n, "data": data})
         yield len(data)
 
 

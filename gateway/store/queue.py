@@ -33,6 +33,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from gateway.events import clean
 from gateway.model import Delivery, Notice, Recipient, State
 from gateway.store import journal, schema
+from gateway.store.statements import Statement
 
 TRANSITIONS: Mapping[tuple[State | None, str], State] = MappingProxyType(
     {
@@ -77,7 +78,7 @@ _PULL_BACK = update(_delivery).where(
     _delivery.c.state == State.QUEUED,
     _delivery.c.next_attempt > bindparam("horizon"),
 )
-_ADD = insert(_delivery).returning(_delivery.c.id, sort_by_parameter_order=True)
+_ADD = Statement(insert(_delivery).returning(_delivery.c.id), *({*_delivery.columns.keys()} - {"id", "claims"}))
 _LISTED = _delivery.c.id.in_(bindparam("ids", expanding=True))
 _SET_LEASE = update(_delivery).where(_LISTED).returning(_delivery.c.id)
 
@@ -95,11 +96,12 @@ def diagram() -> str:
 def enter(conn: Connection, rows: Sequence[Mapping[str, Any]], now: float) -> None:
     """Insert deliveries; each row names its first `state` and all columns that have no beginning of their own."""
     beginning = {"since": now, "next_attempt": now, "attempts": 0, "lease_owner": "", "lease_until": 0.0}
-    values = [{**beginning, "warned": False, "last_reply": "", **row} for row in rows]
-    kinds = [FIRST[row["state"]] for row in rows]
-    ids = conn.scalars(_ADD, values).all()
-    entries = zip(rows, ids, kinds, strict=True)
-    journal.record(conn, [journal.Entry(row["message_id"], id_, now, kind) for row, id_, kind in entries])
+    beginning |= {"warned": False, "notice": None, "last_reply": ""}
+    entries = []
+    for row in rows:
+        ((id_,),) = _ADD.rows(conn, {**beginning, **row})
+        entries.append(journal.Entry(row["message_id"], id_, now, FIRST[row["state"]]))
+    journal.record(conn, entries)
 
 
 def move(
