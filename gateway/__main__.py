@@ -46,7 +46,15 @@ DRAIN = 20.0
 
 def main() -> None:
     """Run the `gatepost` command."""
+    _hold_standard_streams()
     cli.main(cli.Wiring(store=opened, supervise=supervise, serve=serve, explain=explain, dns=resolver))
+
+
+def _hold_standard_streams() -> None:
+    """Where a standard stream was closed, the next file to be opened (the store!) would stand in its place."""
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(null, True)  # our children need it there, too
+    os.close(null)
 
 
 # ---- Tools --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Everything that happens to a mail, one function per event: one sanitised line in the log, findable by the mail's id.
 
-No other module writes the log. Values may be strangers' text: each is stripped of control and bidirectional
-characters and capped here, so no caller has to think of it.
+No other module writes the log, and nobody waits for it. Values may be strangers' text: each is stripped of control and
+bidirectional characters and capped here, so no caller has to think of it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 from gateway.model import Session, State, Verdict
+from gateway.outlet import Outlet
 
 MAX_VALUE = 512
 """Characters that one value of a line may have."""
+
+REPEATED = 1.0
+"""Seconds within which the same words of a library are told once."""
 
 _log = logging.getLogger("gatepost")
 _HIDDEN = {
@@ -72,19 +76,65 @@ def _stamp(moment: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1000):03d}Z"
 
 
+class _Sender(logging.Handler):
+    """Hands lines to the outlet, and says how many were lost as soon as one goes out again."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self._outlet = outlet
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._lost and self._put(_record("log lines lost", count=self._lost)):
+            self._lost = 0
+        self._lost += not self._put(record)
+
+    def _put(self, record: logging.LogRecord) -> bool:
+        return self._outlet.put(f"{self.format(record)}\n".encode("utf-8", "replace"))
+
+
+class _Libraries(logging.Handler):
+    """What libraries log, as events of ours. asyncio may say the same hundreds of times in one breath."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._last, self._until = "", 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words, now = record.getMessage().partition("\n")[0], time.monotonic()
+        if words == self._last and now < self._until:
+            return
+        self._last, self._until = words, now + REPEATED
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            say("library", name=record.name, text=words)
+        else:
+            failure(record.name, error, about=words)
+
+
 def configure(form: Literal["text", "json"], process: str) -> None:
     """Send events to standard error, as *form*; called once by each *process* of the gateway ("smtp-1")."""
-    handler = logging.StreamHandler(sys.stderr)
+    if sys.stderr is None:  # it was closed before we began
+        return
+    handler = _Sender(Outlet(sys.stderr.fileno()))
     handler.setFormatter(_Json(process) if form == "json" else _Text(process))
     _log.handlers[:] = [handler]
     _log.propagate = False
     _log.setLevel(logging.INFO)
-    logging.raiseExceptions = False  # a full disk under the log must not stop the mail
+    logging.getLogger().addHandler(_Libraries())
+    logging.raiseExceptions = False  # trouble with the log must not stop the mail
 
 
 def say(event: str, **fields: object) -> None:
     """Write one line for *event*; for what has no function of its own below."""
-    _log.info(event, extra={"fields": {key: _shown(value) for key, value in fields.items()}})
+    if _log.isEnabledFor(logging.INFO):
+        _log.handle(_record(event, **fields))
+
+
+def _record(event: str, **fields: object) -> logging.LogRecord:
+    record = logging.LogRecord(_log.name, logging.INFO, "", 0, event, None, None)
+    record.fields = {key: _shown(value) for key, value in fields.items()}
+    return record
 
 
 def _shown(value: object) -> object:

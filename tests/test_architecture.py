@@ -15,7 +15,7 @@ FILTERS = sorted(path.stem for path in (ROOT / "filters").glob("[a-z]*.py"))
 STAGE_POLICIES = {"edge", "content", "score", "routes", "queue", "relay", "quarantine"}
 
 FLOORS = (
-    {"model"},
+    {"model", "outlet"},
     {"toml", "events", "idn"},
     {"config"},
     {"stages", "tls"},

@@ -1,6 +1,5 @@
 """The log: one line for each event, whatever strangers put into it."""
 
-import io
 import json
 import logging
 
@@ -11,19 +10,27 @@ from hypothesis import strategies as st
 from gateway import events
 
 
-@pytest.fixture
-def written(monkeypatch):
-    """Configure the log in a form, and return what was written since."""
-    stream = io.StringIO()
-
-    def configured(form):
-        monkeypatch.setattr("sys.stderr", stream)
-        events.configure(form, "test-1")
-        return lambda: stream.getvalue().splitlines()
-
-    yield configured
-    logging.getLogger("gatepost").handlers.clear()
+@pytest.fixture(autouse=True)
+def _as_before():
+    root, ours = logging.getLogger(), logging.getLogger("gatepost")
+    before = root.handlers[:], ours.level, ours.propagate
+    yield
+    root.handlers[:], ours.level, ours.propagate = before
+    ours.handlers.clear()
     logging.raiseExceptions = True
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Configure the log in a form, with a file as standard error, and return what was written since."""
+    with (tmp_path / "log").open("w") as file:
+
+        def configured(form):
+            monkeypatch.setattr("sys.stderr", file)
+            events.configure(form, "test-1")
+            return lambda: (tmp_path / "log").read_text().splitlines()
+
+        yield configured
 
 
 HOSTILE = 'a\r\nb\x00\x1b[2J\u202e\u2028{"x": "%s"}\ud800'
@@ -61,16 +68,49 @@ def test_a_failure_names_the_place_and_keeps_to_its_line(written):
     assert len(record["text"]) == events.MAX_VALUE
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(monkeypatch):
-    class Full(io.StringIO):
-        def write(self, text):
-            raise OSError(28, "No space left on device")
+def test_what_was_lost_is_counted_with_the_next_line_that_goes_out(written, monkeypatch):
+    lines = written("json")
+    (sender,) = logging.getLogger("gatepost").handlers
+    whole, sender._outlet = sender._outlet, _Closed()
+    for number in range(3):
+        events.say("x", number=number)
+    sender._outlet = whole
+    events.say("x", number=3)
+    events.say("x", number=4)
+    told = [json.loads(line) for line in lines()]
+    assert [one["event"] for one in told] == ["log lines lost", "x", "x"]
+    assert told[0]["count"] == 3
 
-    monkeypatch.setattr("sys.stderr", Full())
+
+class _Closed:
+    def put(self, line):
+        return False
+
+
+def test_without_standard_error_there_is_no_log_and_no_trouble(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
     events.configure("json", "test-1")
     events.say("x")
-    logging.getLogger("gatepost").handlers.clear()
-    logging.raiseExceptions = True
+
+
+def test_what_a_library_repeats_in_one_breath_is_told_once(written):
+    lines = written("json")
+    for _ in range(500):
+        logging.getLogger("asyncio").error("out of resources\nsocket: <socket>")
+    logging.getLogger("asyncio").error("something else")
+    told = [(one["name"], one["text"]) for one in map(json.loads, lines())]
+    assert told == [("asyncio", "out of resources"), ("asyncio", "something else")]
+
+
+def test_an_exception_that_a_library_logs_is_a_failure_in_one_line(written):
+    lines = written("json")
+    try:
+        raise ValueError("bad\nnews")
+    except ValueError:
+        logging.getLogger("asyncio").exception("Task exception was never retrieved")
+    (line,) = lines()
+    record = json.loads(line)
+    assert (record["event"], record["where"], record["error"]) == ("failure", "asyncio", "ValueError")
 
 
 @given(st.text(max_size=2000))

@@ -8,6 +8,7 @@ import signal
 import smtplib
 import socket
 import ssl
+import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -328,3 +329,18 @@ def test_a_clamd_with_signatures_is_started_and_finds_a_virus():
             assert "550" in done.text
             checks = {one["name"]: one for one in json.loads(gateway("status", "--json").stdout)["checks"]}
             assert checks["clamd"]["ok"], checks["clamd"]
+
+
+def test_no_file_of_ours_takes_the_place_of_a_standard_stream(tmp_path):
+    told = tmp_path / "told"
+    script = f"""
+import json, os, gateway.__main__ as main
+main._hold_standard_streams()
+places = [os.readlink(f"/proc/self/fd/{{n}}") for n in range(3)]
+heirs = [os.get_inheritable(n) for n in range(3)]
+open({str(told)!r}, "w").write(json.dumps([places, heirs, os.dup(0)]))
+"""
+    closed = 'exec "$0" -c "$1" <&- >&- 2>&-'
+    subprocess.run(["/bin/sh", "-c", closed, sys.executable, script], check=True, timeout=30, cwd=Path.cwd())
+    places, heirs, next_free = json.loads(told.read_text())
+    assert (places, heirs, next_free > 2) == (["/dev/null"] * 3, [True] * 3, True)
