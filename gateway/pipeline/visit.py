@@ -1,17 +1,18 @@
 """One session's questions: what is asked at each command, and what was found so far.
 
-What is found at connect and at MAIL is decided at RCPT, where the policies' exceptions for recipients can be heard.
-Whoever cannot be answered gets `unavailable` or `deferred`; nobody gets in by a failure of ours.
+What is found at connect and at MAIL is decided at RCPT, where the policies' exceptions for recipients can be heard: so
+those questions are asked in the background, while the dialog goes on. Whoever cannot be answered gets `unavailable`
+or `deferred`; nobody gets in by a failure of ours.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from gateway import accounts, events
 from gateway import routes as ways
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 class _Transaction:
     """What is known between MAIL and the end of the data."""
 
-    found: Found = field(default_factory=dict)
+    found: asyncio.Task[Found] | None = None
+    """What was known at connect and what is found at MAIL: under way since then."""
     by_recipient: dict[str, Found] = field(default_factory=dict)
     ends: dict[str, tuple[Recipient, str]] = field(default_factory=dict)
     """By the address of RCPT: for whom the mail is in the end, and the account (empty: it goes on to another host)."""
@@ -60,14 +62,20 @@ class Visit:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._policies = intake.policies  # under which all was found so far
-        self._at_connect: Found = {}
+        self._at_connect: asyncio.Task[Found] | None = None
         self._now = _Transaction()
 
     async def connect(self, session: Session) -> Outcome:
-        """A peer has connected. What is found now counts for every mail of the session."""
+        """A peer has connected. What is asked now, and found until RCPT, counts for every mail of the session."""
         events.connected(session)
-        self._at_connect = await inspect.ask(Mail(new_id(), session), Stage.CONNECT, self._policies, {})
+        self._at_connect = self._ask_peer(session)
         return OK
+
+    def close(self) -> None:
+        """The session is over: what is still being asked for it, nobody wants to know any more."""
+        for question in (self._now.found, self._at_connect):
+            if question is not None:
+                question.cancel()
 
     async def authenticate(self, session: Session, login: str, password: str) -> str:
         """The account that *login* (its name, or an address of it) and *password* belong to, or "".
@@ -80,28 +88,46 @@ class Visit:
 
     async def sender(self, session: Session, envelope: Envelope) -> Outcome:
         """MAIL FROM: a new transaction. A user may send as the addresses of the account, and as no other."""
-        self._now = _Transaction()
+        self._begin_transaction()
         try:
             if session.user and not await self._may_send_as(session.user, envelope.sender):
                 return Outcome(Kind.NOT_YOURS)
-            await self._ask_envelope(Mail(new_id(), session, envelope), self._intake.policies)
         except Temporary as error:
             return _unavailable("sender", error)
+        self._ask_envelope(Mail(new_id(), session, envelope), self._intake.policies)
         return OK
 
-    async def _ask_envelope(self, mail: Mail, policies: Policies) -> None:
-        """What there is to find without the content; where policies were swapped since, at connect too.
+    def _begin_transaction(self) -> None:
+        if self._now.found is not None:
+            self._now.found.cancel()
+        self._now = _Transaction()
+
+    def _ask_peer(self, session: Session) -> asyncio.Task[Found]:
+        """Ask in the background what there is to find without an envelope."""
+        if self._at_connect is not None:
+            self._at_connect.cancel()
+        return _begun(inspect.ask(Mail(new_id(), session), Stage.CONNECT, self._policies, {}))
+
+    def _ask_envelope(self, mail: Mail, policies: Policies) -> None:
+        """Ask in the background what there is to find without recipients; where policies were swapped, at connect too.
 
         A filter that is new in them was never heard, and its silence must not pass for an answer.
         """
-        bare = Mail(mail.id, mail.session, replace(mail.envelope, recipients=()))
-        if policies is not self._policies:
+        if policies is not self._policies or self._at_connect is None:
             self._policies = policies
-            self._at_connect = await inspect.ask(Mail(mail.id, mail.session), Stage.CONNECT, policies, {})
-        self._now.found = await inspect.ask(bare, Stage.SENDER, policies, self._at_connect)
+            self._at_connect = self._ask_peer(mail.session)
+        bare = replace(mail, envelope=replace(mail.envelope, recipients=()))
+        self._now.found = _begun(_ask_sender(bare, policies, self._at_connect))
+
+    async def _known(self) -> Found:
+        """What connect and MAIL have found, as soon as it is there."""
+        return await self._now.found if self._now.found is not None else {}
+
+    async def _ask_recipients(self, mail: Mail) -> None:
+        known = await self._known()
         for one in mail.envelope.recipients:
-            asked = replace(bare, envelope=replace(mail.envelope, recipients=(one,)))
-            self._now.by_recipient[one.address] = await inspect.ask(asked, Stage.RECIPIENT, policies, self._now.found)
+            asked = replace(mail, envelope=replace(mail.envelope, recipients=(one,)))
+            self._now.by_recipient[one.address] = await inspect.ask(asked, Stage.RECIPIENT, self._policies, known)
 
     async def _may_send_as(self, user: str, sender: str) -> bool:
         if not sender:
@@ -141,7 +167,7 @@ class Visit:
     async def _so_far(self, mail: Mail, recipient: Recipient) -> Outcome:
         """Refuse now only for a word of a policy: a score may still fall until the end of the data."""
         policies = self._policies
-        found = await inspect.ask(mail, Stage.RECIPIENT, policies, self._now.found)
+        found = await inspect.ask(mail, Stage.RECIPIENT, policies, await self._known())
         self._now.by_recipient[recipient.address] = found
         verdict = policies.decide(found, mail, recipient.address)
         words = Action.strictest(*(r.effect for r in verdict.reasons if isinstance(r.effect, Action)))
@@ -179,8 +205,9 @@ class Visit:
         """A dry run of the whole dialog: every stage is asked, nothing is kept, nobody is told."""
         await self.connect(session)
         mail = Mail(new_id(), session, envelope)
-        self._now = _Transaction()
-        await self._ask_envelope(mail, self._intake.policies)
+        self._begin_transaction()
+        self._ask_envelope(mail, self._intake.policies)
+        await self._ask_recipients(mail)
         mail, found, verdicts = await self._judge(mail, message)
         return Explained(mail.id, mail.content, found, verdicts)
 
@@ -189,9 +216,10 @@ class Visit:
         policies = self._intake.policies
         scanned = await self._scanned(mail, message)
         if policies is not self._policies:
-            await self._ask_envelope(mail, policies)
+            self._ask_envelope(mail, policies)
+            await self._ask_recipients(mail)
         mail = replace(mail, content=scanned.content)
-        found: dict[str, Sequence[Finding]] = {**self._now.found, **scanned.found}
+        found: dict[str, Sequence[Finding]] = {**await self._known(), **scanned.found}
         if scanned.content.unscannable:
             found[CONTENT] = [Finding("unscannable", scanned.content.unscannable)]
         with self._intake.lent(mail, message):
@@ -239,6 +267,15 @@ class Visit:
             await self._intake.store.write(lambda conn: messages.refuse(conn, draft, rows))
         except Temporary as error:
             events.failure("record of a refusal", error, id=mail.id)
+
+
+def _begun(question: Coroutine[Any, Any, Found]) -> asyncio.Task[Found]:
+    return asyncio.get_running_loop().create_task(question)
+
+
+async def _ask_sender(mail: Mail, policies: Policies, at_connect: asyncio.Task[Found]) -> Found:
+    known = await asyncio.shield(at_connect)  # the next mail of the session needs it too
+    return await inspect.ask(mail, Stage.SENDER, policies, known)
 
 
 def _refusal(

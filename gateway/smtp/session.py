@@ -104,6 +104,11 @@ class Session(Connection):
         """Whether the peer sent more where it had to wait for our answer (RFC 2920 3.1)."""
         return self.edge.strict_turns and not self._reader.is_empty
 
+    def connection_lost(self, error: Exception | None) -> None:
+        """The peer is gone: nothing is asked any more that only the next command would need."""
+        self._visit.close()
+        super().connection_lost(error)
+
     def forget(self) -> None:
         """Drop the transaction."""
         mail, self._mail = self._mail, None

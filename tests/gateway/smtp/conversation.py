@@ -57,6 +57,9 @@ class Intake:
     async def connect(self, peer):
         return await self.answer("connect")
 
+    def close(self):
+        """Nothing is under way here."""
+
     async def authenticate(self, peer, login, password):
         self.asked.append((login, password))
         await self.answer("authenticate")
