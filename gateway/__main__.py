@@ -83,7 +83,7 @@ def resolver(config: Config) -> Resolver:
 
 
 def _store(config: Config) -> Store:
-    return Store(config.store_url, bell=config.run_dir / "deliver.bell")
+    return Store(config.store_url, bell=config.run_dir / "deliver.bell", patience=config.store.patience)
 
 
 @asynccontextmanager

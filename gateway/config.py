@@ -131,9 +131,10 @@ class TlsFiles(Table):
 
 
 class Store(Table):
-    """Where messages are kept. Empty: SQLite under the data folder."""
+    """Where messages are kept, and how long a write waits for its turn. Empty: SQLite under the data folder."""
 
     url: str = ""
+    patience: Annotated[Duration, Field(ge=0.1, le=60)] = 30.0
 
 
 class Dns(Table):
