@@ -271,11 +271,16 @@ class Dns(Protocol):
 
 
 class Shared(Protocol):
-    """Small values and counters that all processes share, and that may be lost. `Temporary` when out of reach."""
+    """Small values and counters that all processes share, and that may be lost. `Temporary` when out of reach.
+
+    Everything is forgotten `ttl` seconds after it was made; adding to a counter does not prolong its life. `add_all` is
+    `add` for several counters in one step, with the counts in their order; an amount of 0 only reads.
+    """
 
     async def get(self, key: str) -> str | None: ...
     async def put(self, key: str, value: str, ttl: float) -> None: ...
     async def add(self, key: str, amount: int, ttl: float) -> int: ...
+    async def add_all(self, amounts: Mapping[str, int], ttl: float) -> Sequence[int]: ...
     async def claim(self, key: str, ttl: float) -> bool: ...
 
 

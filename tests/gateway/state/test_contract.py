@@ -1,0 +1,188 @@
+"""What every shared state does, wherever it is kept."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.model import Shared
+from gateway.state import LocalState
+
+Use = Callable[[Callable[..., Awaitable[Any]]], Any]
+
+
+@contextmanager
+def local(tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    yield lambda: LocalState(tmp_path / "run" / "state.db")
+
+
+@pytest.fixture(params=["file"])
+def use(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Use]:
+    """Runs a coroutine function with a state, closes the state, and returns what came of it."""
+
+    def use(work: Callable[..., Awaitable[Any]], states: int = 1) -> Any:
+        async def run() -> Any:
+            opened = [make() for _ in range(states)]
+            try:
+                return await work(*opened)
+            finally:
+                for one in opened:
+                    await one.aclose()
+
+        return asyncio.run(run())
+
+    with local(tmp_path) as make:
+        yield use
+
+
+def test_values_are_kept_for_their_time(use):
+    async def work(shared: Shared):
+        await shared.put("a", "1", 0.05)
+        early = await shared.get("a")
+        await asyncio.sleep(0.06)
+        return early, await shared.get("a"), await shared.get("b")
+
+    assert use(work) == ("1", None, None)
+
+
+def test_putting_again_replaces_value_and_time(use):
+    async def work(shared: Shared):
+        await shared.put("a", "1", 0.05)
+        await shared.put("a", "2", 60.0)
+        await asyncio.sleep(0.06)
+        return await shared.get("a")
+
+    assert use(work) == "2"
+
+
+def test_a_value_may_be_any_text(use):
+    async def work(shared: Shared):
+        await shared.put("a", "bücher\0\r\n'; --", 10.0)
+        return await shared.get("a")
+
+    assert use(work) == "bücher\0\r\n'; --"
+
+
+def test_a_long_value_is_refused(use):
+    async def work(shared: Shared):
+        with pytest.raises(ValueError):
+            await shared.put("a", "x" * 4097, 10.0)
+        return await shared.get("a")
+
+    assert use(work) is None
+
+
+def test_a_counter_counts_up_and_down(use):
+    async def work(shared: Shared):
+        return [await shared.add("a", amount, 10.0) for amount in (2, 3, -1)] + [int(await shared.get("a") or 0)]
+
+    assert use(work) == [2, 5, 4, 4]
+
+
+def test_a_counter_lives_from_its_first_amount(use):
+    async def work(shared: Shared):
+        await shared.add("a", 1, 0.1)
+        await asyncio.sleep(0.06)
+        second = await shared.add("a", 1, 0.1)  # prolongs nothing
+        await asyncio.sleep(0.06)
+        return second, await shared.add("a", 1, 0.1)
+
+    assert use(work) == (2, 1)
+
+
+def test_an_amount_of_nothing_starts_no_life(use):
+    async def work(shared: Shared):
+        nothing = await shared.add("a", 0, 0.05)
+        return nothing, await shared.get("a"), await shared.add("a", 1, 10.0), await shared.add("a", 0, 10.0)
+
+    assert use(work) == (0, None, 1, 1)
+
+
+def test_counters_stay_within_bounds(use):
+    async def work(shared: Shared):
+        await shared.add("a", 1 << 80, 10.0)
+        await shared.add("b", -(1 << 80), 10.0)
+        return await shared.add("a", 1 << 80, 10.0), await shared.add("b", -(1 << 80), 10.0)
+
+    assert use(work) == (1 << 53, -(1 << 53))
+
+
+def test_several_counters_are_added_to_in_one_step_and_answered_in_their_order(use):
+    async def work(shared: Shared):
+        await shared.add("b", 10, 60.0)
+        first = list(await shared.add_all({"c": 3, "a": 1, "b": 2, "d": 0}, 60.0))
+        return first, list(await shared.add_all({"a": 1, "d": 0, "c": -3}, 60.0)), await shared.get("d")
+
+    assert use(work) == ([3, 1, 12, 0], [2, 0, 0], None)
+
+
+def test_counters_that_are_added_to_together_die_each_in_its_time(use):
+    async def work(shared: Shared):
+        await shared.add("a", 5, 0.05)
+        await shared.add_all({"a": 1, "b": 1}, 60.0)
+        await asyncio.sleep(0.06)
+        return list(await shared.add_all({"a": 1, "b": 1}, 60.0))
+
+    assert use(work) == [1, 2]
+
+
+def test_only_the_first_claim_within_its_time_holds(use):
+    async def work(shared: Shared):
+        claims = [await shared.claim(key, 0.05) for key in ("a", "a", "b")]
+        await asyncio.sleep(0.06)
+        return [*claims, await shared.claim("a", 0.05), await shared.claim("a", 0.05)]
+
+    assert use(work) == [True, False, True, True, False]
+
+
+def test_what_one_has_counted_the_others_know(use):
+    async def work(one: Shared, other: Shared):
+        await one.put("a", "x", 10.0)
+        await one.add("b", 2, 10.0)
+        return (
+            await other.get("a"),
+            await other.add("b", 1, 10.0),
+            await one.claim("c", 1.0),
+            await other.claim("c", 1.0),
+        )
+
+    assert use(work, states=2) == ("x", 3, True, False)
+
+
+def test_simultaneous_additions_all_count(use):
+    async def work(one: Shared, other: Shared):
+        await asyncio.gather(*(shared.add("a", 1, 10.0) for shared in (one, other) for _ in range(50)))
+        await asyncio.gather(*(shared.add_all({"a": 1, "b": 1}, 10.0) for shared in (one, other) for _ in range(10)))
+        return await one.add("a", 0, 10.0)
+
+    assert use(work, states=2) == 120
+
+
+def test_of_simultaneous_claims_one_holds(use):
+    async def work(one: Shared, other: Shared):
+        return sum(await asyncio.gather(*(shared.claim("a", 10.0) for shared in (one, other) for _ in range(20))))
+
+    assert use(work, states=2) == 1
+
+
+def test_long_keys_and_hostile_keys_are_kept_apart(use):
+    keys = [
+        "k" * 5000 + "1",
+        "k" * 5000 + "2",
+        "a\0b",
+        "a\r\nFLUSHALL\r\n",
+        "a'; DROP TABLE entry; --",
+        "\udcff" * 300,
+        "\udcff",
+    ]
+    keys += ["bücher", "*", ""]
+
+    async def work(shared: Shared):
+        for number, key in enumerate(keys):
+            await shared.put(key, str(number), 10.0)
+        return [await shared.get(key) for key in keys]
+
+    assert use(work) == [str(number) for number in range(len(keys))]
