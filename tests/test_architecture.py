@@ -16,10 +16,10 @@ STAGE_POLICIES = {"edge", "content", "score", "routes", "queue", "relay", "quara
 
 FLOORS = (
     {"model", "outlet"},
-    {"toml", "events", "idn"},
-    {"config"},
+    {"toml", "events", "idn", "peers"},
+    {"config", "proxy"},
     {"stages", "tls"},
-    {"dns", "state", "routes"},
+    {"dns", "state", "routes", "door"},
     {"store"},
     {"accounts"},
     {"pipeline"},
