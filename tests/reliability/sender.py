@@ -52,7 +52,8 @@ class Sender:
         self._left, self._until = count, time.monotonic() + within
         asyncio.run(self._run())
         accepted = self._book.count("accepted") - before
-        assert accepted == count, f"{accepted} of {count} mails were accepted within {within} s"
+        last = [str(one) for one in self._book.entries()[-10:]]
+        assert accepted == count, f"{accepted} of {count} mails were accepted within {within} s; at last: {last}"
 
     def start(self) -> None:
         """Send from now on."""
