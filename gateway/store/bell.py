@@ -19,10 +19,11 @@ class Bell:
         self._listening: socket.socket | None = None
 
     def ring(self) -> None:
-        """Wake the listener. That nobody listens, or that it has been rung already, is no error."""
+        """Wake the listener. That nobody listens, that it has been rung already, or that we lack a descriptor, is no
+        error: what there is to do is on stable storage, and will be found."""
         if self._path is None:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             sender.sendto(b"!", str(self._path))
 

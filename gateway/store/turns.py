@@ -37,7 +37,11 @@ class Turnstile:
 
     @contextmanager
     def _place(self, deadline: float) -> Iterator[None]:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # no descriptor or no room for a courtesy
+            yield
+            return
         try:
             _until(deadline, lambda: _locks(file))
             yield

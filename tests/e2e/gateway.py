@@ -11,8 +11,8 @@ import signal
 import smtplib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -342,18 +342,22 @@ def run(
     smtp_processes: int = 1,
     more: str = "",
     may_fail: bool = False,
+    around: Callable[[Path], AbstractContextManager[object]] = nullcontext,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Gateway]:
     """A gateway with these accounts, and with these policies (text by stem) in place of the shipped ones.
 
-    `dns` is the port of its resolver; `more` stands at the end of gatepost.toml. `@HOME@` is the working folder. At the end it must stop in order, and unless `may_fail` without one failure told.
+    `dns` is the port of its resolver; `more` stands at the end of gatepost.toml. `@HOME@` is the working folder; what
+    `around` makes of it is there before anything else. `env` is for the gateway alone, not for the command. At the end
+    it must stop in order, and unless `may_fail` without one failure told.
     """
-    with processes.workspace("e2e") as home:
+    with processes.workspace("e2e") as home, around(home):
         ports = ports or free_ports()
         values = {"certificate": certificate, "dns": dns, "smtp_processes": smtp_processes, **ports}
         (home / "gatepost.toml").write_text(CONFIG.format(hostname=HOSTNAME, home=home, **values) + more)
         write_policies(home, {"routes": routes(), **(policies or {})})
         passwords = {address(user): add_account(home, address(user)) for user in users}
-        with started(home, ports, certificate, passwords, may_fail=may_fail) as gateway:
+        with started(home, ports, certificate, passwords, may_fail=may_fail, env=env) as gateway:
             yield gateway
 
 
@@ -365,6 +369,7 @@ def started(
     passwords: dict[str, str],
     *,
     may_fail: bool = False,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Gateway]:
     """Start the gateway whose configuration lies in *home*, with the data that it finds there."""
     argv: list[str | Path] = [*COMMAND, "--config", home / "gatepost.toml", "run"]
@@ -372,7 +377,7 @@ def started(
     def ready() -> bool:
         return all((home / f"var/run/{role}-1.pid").exists() for role in ROLES)
 
-    with processes.running(argv, home, ready, within=READY) as process:
+    with processes.running(argv, home, ready, within=READY, env=env) as process:
         gateway = Gateway(home, ports, certificate, process, passwords)
         yield gateway
         if process.popen.returncode is None:

@@ -36,6 +36,12 @@ def test_a_free_lock_is_taken_at_once(connect, turnstile):
     assert connection.execute("PRAGMA busy_timeout").fetchone() == (5000,)
 
 
+def test_where_there_is_no_turnstile_the_lock_alone_decides(connect, tmp_path):
+    connection = connect()
+    Turnstile(tmp_path / "nowhere" / "x.db-turn").begin(connection, 5.0)
+    assert connection.in_transaction
+
+
 def test_who_waits_too_long_is_told(connect, turnstile):
     connect().execute("BEGIN IMMEDIATE")
     began = time.monotonic()
