@@ -116,7 +116,7 @@ async def _intake(config: Config, state_file: Path, scanners: int) -> AsyncItera
 
 
 def _authenticator(config: Config, store: Store) -> Authenticator:
-    return Authenticator(store, stages.load(config.server.policies).edge.auth_threads)
+    return Authenticator(store, stages.load(config.server.policies).logins.threads)
 
 
 def explain(config: Config, session: Session, envelope: Envelope, message: BinaryIO) -> Explained:

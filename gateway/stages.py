@@ -1,4 +1,4 @@
-"""The policies of the stages that are not filters: edge, content, score, routes, queue, relay, quarantine.
+"""The policies of stages that are not filters: edge, logins, content, score, routes, queue, relay, quarantine, pop3.
 
 Each class is one file of the policy directory, and says what its settings mean; `gateway.pipeline.policy` reads the
 files of filters. A file in the configured directory replaces the shipped one of the same name, whole.
@@ -7,19 +7,28 @@ files of filters. A file in the configured directory replaces the shipped one of
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gateway import toml
-from gateway.config import SHIPPED_POLICIES, Networks
+from gateway.config import SHIPPED_POLICIES, Network, Networks
 from gateway.idn import a_labels
 from gateway.model import Action
 from gateway.toml import Duration, Fault, FaultyFiles, List, Size, Table
 
 Count = Annotated[int, Field(ge=1)]
+Wait = Annotated[Duration, Field(gt=0)]
+"""A time that no peer can do without."""
+
+_HOME = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
+
+
+def _home() -> tuple[Network, ...]:
+    """Loopback and private networks (RFC 1918, RFC 4193)."""
+    return tuple(map(ip_network, _HOME))
 
 
 class Edge(Table):
@@ -32,17 +41,60 @@ class Edge(Table):
     hops: Count = 50
     commands: Count = 1000
     errors: Count = 10
+    unknown_recipients: Count = 20
     messages: Count = 100
     auth_failures: Count = 3
     idle_timeout: Duration = 300.0
     data_timeout: Duration = 180.0
+    data_rate: Annotated[int, Field(ge=0)] = 100
+    data_window: Wait = 180.0
+    write_timeout: Wait = 60.0
+    handshake_timeout: Wait = 30.0
+    proxy_timeout: Wait = 5.0
     session_time: Duration = 3600.0
-    handshake_timeout: Duration = 30.0
     connections: Count = 1000
     connections_per_peer: Count = 100
+    connections_per_network: Count = 200
+    network_ipv4: Annotated[int, Field(ge=8, le=32)] = 24
+    network_ipv6: Annotated[int, Field(ge=16, le=64)] = 48
     strict_turns: bool = True
+    greeting_delay: Duration = 3.0
+    greeting_pass: Duration = 7 * 86400.0
+    greeting_exempt: Networks = Field(default_factory=_home)
     memory_spool: Size = 256 << 10
-    auth_threads: Count = 2
+
+
+class Logins(Table):
+    """logins.toml: how often somebody may guess, over SMTP and POP3 together."""
+
+    free_per_user: Count = 5
+    free_per_peer: Count = 50
+    pause: Wait = 10.0
+    longest_pause: Wait = 900.0
+    memory: Wait = 3600.0
+    delay: Duration = 2.0
+    threads: Count = 2
+
+
+class Pop3(Table):
+    """pop3.toml: what one POP3 session may ask of us.
+
+    `idle_timeout` may not be shorter than ten minutes (RFC 1939 3). `write_timeout` is how long a peer may leave what
+    we sent unread, `linger` how long it may take to hang up.
+    """
+
+    login_timeout: Wait = 60.0
+    idle_timeout: Wait = 600.0
+    handshake_timeout: Wait = 10.0
+    proxy_timeout: Wait = 5.0
+    write_timeout: Wait = 60.0
+    linger: Wait = 5.0
+    lease: Wait = 60.0
+    connections: Count = 500
+    connections_per_peer: Count = 20
+    connections_per_network: Count = 100
+    network_ipv4: Annotated[int, Field(ge=8, le=32)] = 24
+    network_ipv6: Annotated[int, Field(ge=16, le=64)] = 48
 
 
 class Content(Table):
@@ -228,21 +280,25 @@ class Stages(Table):
     """Every stage policy, loaded and checked."""
 
     edge: Edge = Edge()
+    logins: Logins = Logins()
     content: Content = Content()
     score: Score = Score()
     routes: Routes = Routes()
     queue: Queue = Queue()
     relay: Relay = Relay()
     quarantine: Quarantine = Quarantine()
+    pop3: Pop3 = Pop3()
 
 
 STAGE_FILES: dict[str, type[Table]] = {
     "edge": Edge,
+    "logins": Logins,
     "score": Score,
     "routes": Routes,
     "queue": Queue,
     "relay": Relay,
     "quarantine": Quarantine,
+    "pop3": Pop3,
 }
 """The stage policies by the stem of their file. `content` has actions too, and is read by `gateway.pipeline.policy`."""
 
