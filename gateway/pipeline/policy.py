@@ -216,12 +216,16 @@ def _settings(kind: type[Any], table: dict[str, Any], path: Path, text: str) -> 
     try:
         return build_settings(kind, json.dumps(table, allow_nan=False))
     except ValidationError as error:
-        problems = [(("settings", *item["loc"]), str(item["msg"])) for item in error.errors(include_url=False)]
+        problems = [(("settings", *item["loc"]), _words(item)) for item in error.errors(include_url=False)]
     except (TypeError, ValueError) as error:
         problems = [(("settings",), str(error))]
     raise FaultyFiles(
         [Fault(str(path), toml.line_of(text, place), ".".join(map(str, place)), words) for place, words in problems]
     )
+
+
+def _words(item: Mapping[str, Any]) -> str:
+    return "is not a known setting" if item["type"] == "unexpected_keyword_argument" else str(item["msg"])
 
 
 def build_settings(kind: type[Any], settings: str) -> Any:
