@@ -19,7 +19,7 @@ from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, BinaryIO
 
-from gateway import clamd, cli, events, roles, stages, supervisor, terminal, tls, welcome
+from gateway import clamd, cli, events, failpoints, roles, stages, supervisor, terminal, tls, welcome
 from gateway.accounts import Authenticator
 from gateway.config import Config
 from gateway.model import Envelope, Session, Temporary
@@ -143,6 +143,8 @@ def _allow_many_files() -> None:
 def serve(config: Config, role: Role) -> None:
     """Be *role* until SIGTERM, SIGINT, or the death of the supervisor; then finish what is under way."""
     events.configure(config.log.format, f"{role.value}-{_number()}")
+    if folder := failpoints.arm(role.value):
+        events.say("this process breaks where a test wants it to", variable=failpoints.FOLDER, folder=folder)
     _allow_many_files()
     welcome.make_folders(config)
     bound = roles.take_sockets(roles.listeners(config, role), os.environ)

@@ -16,7 +16,7 @@ STAGE_POLICIES = {"edge", "logins", "content", "score", "routes", "queue", "rela
 
 FLOORS = (
     {"model", "outlet"},
-    {"toml", "events", "idn", "peers"},
+    {"toml", "events", "failpoints", "idn", "peers"},
     {"config", "proxy"},
     {"stages", "tls"},
     {"dns", "state", "routes", "door"},

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
-from gateway import events
+from gateway import events, failpoints
 from gateway.delivery.bounce import Original, compose
 from gateway.model import Delivery, Direction, Permanent, Recipient, Temporary
 from gateway.stages import Queue
@@ -73,13 +73,16 @@ class Notices:
         now = self._now()
         dsn = compose(owed, original, hostname=self._hostname, now=now, expire_after=policy.expire_after)
         to = Recipient(owed[0].sender, notify=frozenset({"NEVER"}))  # RFC 3461 6.1: no notice about a notice
+        failpoints.hit("notice")
         notice_id = await self._intake.notify(dsn, to, partial(self._settle, owed))
+        failpoints.hit("noticed")
         for one in owed:
             events.noticed(one.message_id, one.recipient.address, one.notice.value if one.notice else "", notice_id)
 
     def _settle(self, owed: Sequence[Delivery], conn: Connection) -> None:
         if not queue.notice_sent(conn, [one.id for one in owed], self._owner, self._now()):
             raise Taken("another process tells the sender")
+        failpoints.hit("notice-settle")
 
     async def _withhold(self, owed: Sequence[Delivery], why: str) -> None:
         events.say(

@@ -19,7 +19,7 @@ from random import SystemRandom
 
 from sqlalchemy import Connection
 
-from gateway import events, routes
+from gateway import events, failpoints, routes
 from gateway.delivery.attempt import Lane, Unreachable, Work, attempt
 from gateway.delivery.notices import Intake, Notices
 from gateway.delivery.paths import Paths
@@ -229,7 +229,11 @@ class Runner:
         if not ours:
             return
         try:
-            await self._settle(ours, await self._results(replace(work, deliveries=ours)))
+            failpoints.hit("claimed")
+            results = await self._results(replace(work, deliveries=ours))
+            failpoints.hit("sent")
+            await self._settle(ours, results)
+            failpoints.hit("settled")
         except Temporary as error:
             events.say("result not written down", id=ours[0].message_id, why=str(error))
         except Exception as error:  # noqa: BLE001 - one mail's trouble is not the others'; its lease runs out
@@ -268,7 +272,9 @@ class Runner:
             self._owed.set()
 
     def _write_down(self, steps: Iterable[tuple[Delivery, Step]], now: float, conn: Connection) -> list[bool]:
-        return [self._enter(conn, one.id, then, now) for one, then in steps]
+        done = [self._enter(conn, one.id, then, now) for one, then in steps]
+        failpoints.hit("settle")
+        return done
 
     def _enter(self, conn: Connection, id_: int, then: Step, now: float) -> bool:
         said = str(then.reply)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from gateway import accounts, events
+from gateway import accounts, events, failpoints
 from gateway import routes as ways
 from gateway.model import (
     ERROR,
@@ -248,6 +248,7 @@ class Visit:
             return Outcome(kind, mail.id, explain.reference(decisive))
         judged = [self._judged(one, verdicts[one.address]) for one in mail.envelope.recipients]
         kept = await asyncio.to_thread(drafts, mail, spooled, judged, about)
+        failpoints.hit("judged")
         await self._intake.keep(kept)
         events.accepted(mail.id, mail.session, mail.envelope.sender, verdicts, spooled.size)
         return Outcome(Kind.OK, mail.id)

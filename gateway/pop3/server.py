@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection as Transaction
 
-from gateway import config, events
+from gateway import config, events, failpoints
 from gateway.model import Temporary
 from gateway.pop3 import dialog, replies
 from gateway.pop3.connection import Connection, Gone
@@ -292,7 +292,9 @@ class Session:
 
     async def _update(self, numbers: Sequence[int]) -> bool:
         ids = [self._listing[number - 1].id for number in numbers]
+        failpoints.hit("update")
         done = self._lease is not None and await self._lease.delete(ids)
+        failpoints.hit("updated")
         self._deleted = len(ids) if done else 0
         return done
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from aiosmtpd.smtp import TLSSetupException
 
-from gateway import config, events
+from gateway import config, events, failpoints
 from gateway.model import Direction, Envelope, ListenerKind, Temporary
 from gateway.pipeline.intake import Intake, Kind, Outcome, Visit
 from gateway.smtp import address, connection, replies, sasl
@@ -378,12 +378,15 @@ class Session(Connection):
         try:
             if content.fault is not None:
                 raise ProtocolError(content.fault)
-            outcome = await self._judged(mail.envelope, mail.finished(), content.size)
+            message = mail.finished()
+            failpoints.hit("spooled")
+            outcome = await self._judged(mail.envelope, message, content.size)
         finally:
             self.forget()
         _demand_ok(outcome)
         self._errors = self._commands = 0
         await self.say(replies.ACCEPTED.naming(outcome.id))
+        failpoints.hit("answered")
 
     async def _judged(self, envelope: Envelope, message: BinaryIO, size: int) -> Outcome:
         """What intake makes of *message*. The judgement goes on where the peer has gone: it may be past the instant at

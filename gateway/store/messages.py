@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, select, update
 
+from gateway import failpoints
 from gateway.events import clean
 from gateway.model import Envelope, Notice, Recipient, Session, State, Verdict
 from gateway.store import queue, schema, verdicts
@@ -83,8 +84,10 @@ def accept(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:
         raise ValueError("nobody accepts this mail")
     size = len(draft.header) + draft.body.seek(0, SEEK_END)
     _store(conn, draft, rows, size=size, chunks=-(-size // CHUNK))
+    failpoints.hit("entered")
     if sum(_store_chunks(conn, draft)) != size:
         raise ValueError("the body changed while it was read")
+    failpoints.hit("stored")
 
 
 def refuse(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:

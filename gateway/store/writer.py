@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from gateway import failpoints
 from gateway.model import Temporary
 from gateway.store.failures import translated
 
@@ -123,6 +124,7 @@ class Writer:
         outcomes: Sequence[_Done | Exception]
         try:
             outcomes = self._transaction(jobs)
+            failpoints.hit("committed")
         except Exception as error:  # noqa: BLE001 - whatever went wrong, each caller has to hear of it
             outcomes = [translated(error)] * len(jobs)
             # After a failed flush the same descriptor may claim success for pages that were lost: take a new one.
@@ -145,6 +147,7 @@ class Writer:
         patience = max(0.0, min(job.deadline for job in jobs) - time.monotonic())
         with self._engine.connect().execution_options(patience=patience) as conn, conn.begin():
             yield conn
+            failpoints.hit("commit")
 
 
 def _run(conn: Connection, work: Callable[[Connection], Any]) -> _Done:
