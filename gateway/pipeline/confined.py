@@ -19,7 +19,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import TypeAdapter
 
@@ -68,7 +68,7 @@ def _obey(control: socket.socket, limits: Limits, policies: Sequence[Policy]) ->
     with control.makefile("rb") as commands:
         while command := commands.readline(32):
             if command == b"+\n":
-                _fork(control, limits, policies)
+                _answer(control, limits, policies)
             elif command.startswith(b"-"):
                 _kill(int(command[1:]))
 
@@ -102,26 +102,46 @@ def _end() -> None:
             os.waitpid(pid, 0)
 
 
-def _fork(control: socket.socket, limits: Limits, policies: Sequence[Policy]) -> None:
+def _answer(control: socket.socket, limits: Limits, policies: Sequence[Policy]) -> None:
+    """Send a fresh worker's pid and its socket; 0 and none where no process or descriptor is free."""
+    try:
+        pid, theirs = _fork(control, limits, policies)
+    except OSError:
+        control.sendall(FRAME.pack(0))
+        return
+    with theirs:
+        socket.send_fds(control, [FRAME.pack(pid)], [theirs.fileno()])
+
+
+def _fork(control: socket.socket, limits: Limits, policies: Sequence[Policy]) -> tuple[int, socket.socket]:
+    """A worker, and the gateway's end of its socket. SIGCHLD waits until the worker is known."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        os.close(
-            control.fileno()
-        )  # not close(): the file made of it would keep the channel open to a stranger's parser
+    try:
+        pid = os.fork()
+    except OSError:
         theirs.close()
-        _work(ours, limits, policies)
-    _workers.add(pid)
+        raise
+    else:
+        if pid == 0:
+            _begin_work(control, theirs)
+            _work(ours, limits, policies)
+        _workers.add(pid)
+        return pid, theirs
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        ours.close()
+
+
+def _begin_work(control: socket.socket, theirs: socket.socket) -> None:
+    """In the worker: let go of what is its parent's."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-    ours.close()
-    socket.send_fds(control, [FRAME.pack(pid)], [theirs.fileno()])
+    os.close(control.fileno())  # not close(): the file made of it would keep the channel open to a stranger's parser
     theirs.close()
 
 
-def _work(gateway: socket.socket, limits: Limits, policies: Sequence[Policy]) -> None:
+def _work(gateway: socket.socket, limits: Limits, policies: Sequence[Policy]) -> NoReturn:
     """Serve until the gateway closes the socket; leave without running anything else of the parent's."""
     try:
         _confine(limits)

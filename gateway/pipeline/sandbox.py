@@ -50,10 +50,11 @@ class _Nursery:
     @classmethod
     async def start(cls, specification: bytes) -> Self:
         """Start the process and wait until it can fork. Raises `Temporary` where it cannot."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.to_thread(_spawn, theirs, specification)
-        ours.setblocking(False)
+        try:
+            process, ours = await asyncio.to_thread(_spawn, specification)
+        except OSError as error:  # no descriptor, no process or no memory is free
+            events.failure("sandbox", error)
+            raise Temporary("the confined parser cannot be started") from None
         nursery = cls(process, ours)
         try:
             async with asyncio.timeout(START_TIME):
@@ -65,13 +66,18 @@ class _Nursery:
         raise Temporary("the confined parser did not start")
 
     async def fork(self) -> _Worker:
-        """A fresh worker; `OSError`, `EOFError` or `TimeoutError` where the process is gone."""
+        """A fresh worker; `Temporary` where none can be had now.
+
+        `OSError`, `EOFError` or `TimeoutError` where the process is gone.
+        """
         await asyncio.get_running_loop().sock_sendall(self._control, b"+\n")
         async with asyncio.timeout(START_TIME):
             await _readable(self._control)
         head, fds, _, _ = socket.recv_fds(self._control, FRAME.size, 1)
-        if len(head) < FRAME.size or not fds:
+        if len(head) < FRAME.size:
             raise EOFError("the parent of the workers is gone")
+        if not fds:  # it could not fork, or we have no descriptor free: its worker ends when nobody holds the socket
+            raise Temporary("no process is free for a confined parser")
         connection = socket.socket(fileno=fds[0])
         connection.setblocking(False)
         return _Worker(FRAME.unpack(head)[0], connection)
@@ -88,17 +94,28 @@ class _Nursery:
         await asyncio.to_thread(_ended, self._process)
 
 
-def _spawn(control: socket.socket, specification: bytes) -> subprocess.Popen[bytes]:
-    with os.fdopen(os.memfd_create("specification"), "wb+") as file:
-        file.write(specification)
-        file.seek(0)
-        return subprocess.Popen(
-            [sys.executable, "-m", "gateway.pipeline.confined", str(control.fileno())],
-            stdin=file,
-            pass_fds=[control.fileno()],
-            env={"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PATH": os.defpath, "LANG": "C.UTF-8"},
-            cwd="/",
-        )
+def _spawn(specification: bytes) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """The process, and our end of its control socket."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    try:
+        with theirs, os.fdopen(os.memfd_create("specification"), "wb+") as file:
+            file.write(specification)
+            file.seek(0)
+            return _confined(theirs, file), ours
+    except OSError:
+        ours.close()
+        raise
+
+
+def _confined(control: socket.socket, specification: BinaryIO) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "gateway.pipeline.confined", str(control.fileno())],
+        stdin=specification,
+        pass_fds=[control.fileno()],
+        env={"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PATH": os.defpath, "LANG": "C.UTF-8"},
+        cwd="/",
+    )
 
 
 class Sandbox:

@@ -2,18 +2,23 @@
 
 import asyncio
 import base64
+import errno
 import os
+import resource
 import signal
+import socket
 import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 from ipaddress import ip_address
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from gateway.model import Finding, Mail, Session
-from gateway.pipeline import policy
+from gateway.model import Finding, Mail, Session, Temporary
+from gateway.pipeline import confined, policy
 from gateway.pipeline.confined import Scanned
 from gateway.pipeline.policy import Policies
 from gateway.pipeline.sandbox import Sandbox
@@ -122,6 +127,60 @@ def test_a_sandbox_keeps_its_places_when_the_parent_of_the_workers_dies():
         return answer.content.unscannable, sandbox._places.qsize()
 
     assert asyncio.run(run()) == ("", 3)
+
+
+@contextmanager
+def no_descriptors(pid):
+    """This process can open nothing more."""
+    free = next(number for number in count() if not os.path.lexists(f"/proc/{pid}/fd/{number}"))
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("whose", ["the parent of the workers", "the gateway"])
+def test_without_a_free_descriptor_nobody_can_tell_and_then_again_somebody_can(whose):
+    async def run():
+        sandbox = await Sandbox(policies(), 2).start()
+        parent = sandbox._nursery._process.pid
+        with spooled(GOOD) as file:
+            with no_descriptors(parent if whose != "the gateway" else os.getpid()), pytest.raises(Temporary):
+                await sandbox.scan(MAIL, file)
+            answer = await sandbox.scan(MAIL, file)
+        same = sandbox._nursery._process.pid == parent
+        await sandbox.close()
+        return answer.content.unscannable, same
+
+    assert asyncio.run(run()) == ("", True), "what is at work beside it must not die of it"
+
+
+def test_where_no_process_can_be_forked_the_gateway_is_told_so(monkeypatch):
+    def fork():
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(confined.os, "fork", fork)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        confined._answer(theirs, Content.Settings(), [])
+        head, fds, _, _ = socket.recv_fds(ours, 64, 1)
+    assert (head, fds) == (confined.FRAME.pack(0), [])
+    assert signal.SIGCHLD not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
+def test_where_nothing_can_be_started_nobody_can_tell_and_then_again_somebody_can():
+    async def run():
+        sandbox = Sandbox(policies(), 1)
+        with spooled(GOOD) as file:
+            with no_descriptors(os.getpid()), pytest.raises(Temporary):
+                await sandbox.scan(MAIL, file)
+            answer = await sandbox.scan(MAIL, file)
+        await sandbox.close()
+        return answer.content.unscannable
+
+    assert asyncio.run(run()) == ""
 
 
 @pytest.mark.parametrize("lie", [{"spf": [Finding("pass")]}, {"attachments": [Finding("pass")]}])
