@@ -22,8 +22,8 @@ from gateway.config import Config
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
-STEADY = 60.0
-"""Seconds after which a child counts as having worked: its next end is no repetition."""
+BURST, MEMORY = 5, 60.0
+"""So many ends within so many seconds cost the first pause only; each one more doubles it: a start costs CPU."""
 
 GRACE = 30.0
 """Seconds that a child has to finish what it does after SIGTERM."""
@@ -66,6 +66,11 @@ def _child(config: Config, path: Path | None, role: roles.Role, number: int, soc
         roles.SUPERVISED: "1",
     }
     return Child(f"{role}-{number}", [*program, *option, "run", role.value], environment, tuple(mine.values()))
+
+
+def recent(ends: Sequence[float], now: float) -> list[float]:
+    """The moments in *ends* that still count, and *now*; never more than the longest pause needs."""
+    return [*(end for end in ends if now - end < MEMORY), now][-20:]
 
 
 @contextmanager
@@ -129,17 +134,16 @@ class Supervisor:
         ready()
 
     async def _keep(self, child: Child) -> None:
-        pause = self._pause
+        ends: list[float] = []
         while not self._stopping.is_set():
-            began = time.monotonic()
             how = await self._live(child)
             if self._stopping.is_set():
                 return
-            pause = self._pause if time.monotonic() - began > STEADY else pause
+            ends = recent(ends, time.monotonic())
+            pause = min(self._pause * 2 ** max(0, len(ends) - BURST), LONGEST_PAUSE)
             events.say("process ended", process=child.name, how=how, restart_in=pause)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _live(self, child: Child) -> str:
         """Start *child* and wait for its end; return how it ended, in words."""

@@ -130,10 +130,16 @@ def test_a_child_that_dies_is_started_again(tmp_path, caplog):
     count = tmp_path / "starts"
     dies = child("dies", "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(3)", count)
     with caplog.at_level("INFO", "gatepost"):
-        supervise([dies], until=lambda: count.exists() and len(count.read_text()) >= 3)
+        supervise([dies], until=lambda: count.exists() and len(count.read_text()) >= 8)
     ended = [record.fields for record in caplog.records if record.msg == "process ended"]
     assert ended[0] == {"process": "dies", "how": "exit code 3", "restart_in": 0.01}
-    assert ended[1]["restart_in"] > ended[0]["restart_in"]
+    pauses = [one["restart_in"] for one in ended]
+    assert pauses[:7] == [0.01] * supervisor.BURST + [0.02, 0.04]
+
+
+def test_ends_of_long_ago_do_not_count():
+    assert supervisor.recent([1.0, 50.0], 100.0) == [50.0, 100.0]
+    assert len(supervisor.recent([float(n) for n in range(50)], 50.0)) == 20
 
 
 def test_a_program_that_cannot_be_started_is_told_and_tried_again(caplog):
