@@ -151,8 +151,8 @@ class Connection(asyncio.Protocol):
             raise Gone
         self._take(wrapped)
 
-    async def close(self) -> None:
-        """Send what is left, and hang up; whatever the peer does, it is over within `linger`."""
+    async def close(self, within: float | None = None) -> None:
+        """Send what is left, and hang up; whatever the peer does, it is over *within* seconds, by default `linger`."""
         if self._transport is None:
             return
         if self._out and not self._transport.is_closing():
@@ -160,7 +160,7 @@ class Connection(asyncio.Protocol):
         self._out.clear()
         self._transport.close()
         try:
-            async with asyncio.timeout(self._limits.linger):
+            async with asyncio.timeout(self._limits.linger if within is None else within):
                 await self._lost.wait()
         except TimeoutError:
             pass

@@ -26,6 +26,9 @@ from gateway.store import mailbox, messages
 
 CRLF = b"\r\n"
 
+FAREWELL = 0.3
+"""Seconds that a stop waits for a client to answer our goodbye; over TLS, an idle one never does."""
+
 
 class Authenticator(Protocol):
     """What of `gateway.accounts.Authenticator` is needed here."""
@@ -162,7 +165,7 @@ class Session:
             if self._lease is not None:
                 await self._lease.give_back()
         finally:
-            await self._connection.close()
+            await self._connection.close(FAREWELL if self._shutting_down else None)
         if self._user:
             seconds = round(time.monotonic() - self._began, 1)
             counts = {"sent": self._sent, "deleted": self._deleted, "seconds": seconds, "end": self._why}

@@ -482,6 +482,17 @@ def test_a_shutdown_does_not_wait_for_a_client_that_does_not_read(serve, connect
     assert not server.service._sessions
 
 
+def test_a_shutdown_does_not_wait_for_an_idle_client_over_tls(serve, connect, client_tls, filled, quick):
+    server = serve(limits=replace(quick, linger=60.0))
+    client = connect(server.port)
+    client.ask(b"STLS")
+    client.start_tls(client_tls)
+    began = time.monotonic()
+    server.run(server.service.drain(20))
+    assert time.monotonic() - began < 5
+    assert client.line() == b"-ERR [SYS/TEMP] the service is closing, try again later\r\n"
+
+
 def test_tls_that_fails_shows_nothing(serve, connect, certificate):
     stranger = ssl.create_default_context()
     client = connect(serve().port)
