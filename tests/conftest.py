@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers import certificates, clamd, dns, smtp_sink
+from gateway.store.engine import Store
+from tests.peers import certificates, clamd, dns, postgres, smtp_sink
 from tests.peers.certificates import Certificate
 from tests.peers.clamd import Clamd
 from tests.peers.dns import Dns
+from tests.peers.postgres import Postgres
 from tests.peers.smtp_sink import SmtpSink
 
 
@@ -51,3 +53,28 @@ def sink() -> Iterator[SmtpSink]:
     """An smtp-sink that accepts everything."""
     with smtp_sink.run() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Postgres]:
+    """A PostgreSQL server for the session."""
+    with postgres.run() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _migrated(database: Postgres) -> str:
+    """The name of a database that has our tables; every test gets a copy of it."""
+    name = database.create()
+    store = Store(database.url(name))
+    store.migrate()
+    store.close()
+    return name
+
+
+@pytest.fixture
+def postgres_url(database: Postgres, _migrated: str) -> Iterator[str]:
+    """The URL of an empty store on PostgreSQL, for this test alone."""
+    name = database.create(template=_migrated)
+    yield database.url(name)
+    database.drop(name)

@@ -1,4 +1,5 @@
-"""The database: connections, transactions, and what only SQLite needs. No other module knows which database it is.
+"""The database: connections and transactions. `sqlite` and `postgres` say what only one of them needs, and nobody else
+knows which it is.
 
 Writes of one process go through one thread and share commits; what `write` has returned is on stable storage.
 """
@@ -6,23 +7,20 @@ Writes of one process go through one thread and share commits; what `write` has 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection
 
 from gateway.model import Temporary
-from gateway.store import migrations
+from gateway.store import migrations, postgres, sqlite
 from gateway.store.bell import Bell
-from gateway.store.failures import StorageFull, translated
-from gateway.store.turns import Turnstile
+from gateway.store.failures import StorageFull, is_lost, translated
 from gateway.store.writer import Writer
 
 __all__ = ["StorageFull", "Store"]
@@ -41,9 +39,17 @@ class Store:
     `bell` is the path of the doorbell socket that `ring` and `wait` share between processes.
     """
 
-    def __init__(self, url: str, *, bell: Path | None = None, patience: float = PATIENCE) -> None:
-        self.engine = _open(url, patience, writes=True)
-        self._reading = _open(url, patience, writes=False)
+    def __init__(
+        self, url: str, *, bell: Path | None = None, patience: float = PATIENCE, password_file: Path | None = None
+    ) -> None:
+        self._patience = patience
+        self._is_sqlite = url.startswith("sqlite:")
+        if self._is_sqlite:
+            self.engine = sqlite.opened(url, 1, patience, writes=True)
+            self._reading = sqlite.opened(url, READERS, patience, writes=False)
+        else:
+            self.engine = postgres.opened(url, 1, patience, writes=True, password_file=password_file)
+            self._reading = postgres.opened(url, READERS, patience, writes=False, password_file=password_file)
         self._writer = Writer(self.engine, patience)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._room = threading.BoundedSemaphore(WAITING_READS)
@@ -51,10 +57,9 @@ class Store:
 
     def migrate(self) -> None:
         """Bring the tables to the newest version. Safe at any time, and in several processes at once."""
-        with _named(), _alone(_file(self.engine)):
-            _keep_wal(self.engine)
-            with self.begin() as conn:
-                migrations.upgrade(conn)
+        migrating = sqlite.migrating if self._is_sqlite else postgres.migrating
+        with _named(), migrating(self.engine) as conn:
+            migrations.upgrade(conn)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run *work* in a transaction shared with others, and return its result when that is durable.
@@ -68,11 +73,11 @@ class Store:
         return await asyncio.wrap_future(self._writer.submit(work))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run *work* on a snapshot, in a thread. `Temporary` when the store is busy or out of reach."""
+        """Run *work*, perhaps twice, on a snapshot in a thread. `Temporary` when the store is busy or out of reach."""
         if not self._room.acquire(blocking=False):
             raise Temporary("the store is busy")
         try:
-            future = self._readers.submit(self._read, work)
+            future = self._readers.submit(self._read, work, time.monotonic() + self._patience)
         except RuntimeError:
             self._room.release()
             raise Temporary("the store is closed") from None
@@ -111,8 +116,19 @@ class Store:
         """`close` without blocking the loop."""
         await asyncio.to_thread(self.close)
 
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        with self.reading() as conn:
+    def _read(self, work: Callable[[Connection], T], deadline: float) -> T:
+        if time.monotonic() > deadline:
+            raise Temporary("the store is busy")
+        with _named():
+            try:
+                return self._read_once(work)
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+            return self._read_once(work)  # the connection had died while nobody used it
+
+    def _read_once(self, work: Callable[[Connection], T]) -> T:
+        with self._reading.begin() as conn:
             return work(conn)
 
     def _leave(self, _future: Future[Any]) -> None:
@@ -129,81 +145,3 @@ def _named() -> Iterator[None]:
         if cause is error:
             raise
         raise cause from error
-
-
-def _open(url: str, patience: float, *, writes: bool) -> Engine:
-    size = 1 if writes else READERS
-    # Parameters are people's mail and the hashes of their passwords: no error message may quote them.
-    engine = create_engine(url, pool_size=size, max_overflow=4, pool_timeout=patience, hide_parameters=True)
-    if engine.dialect.name == "sqlite":
-        _suit_sqlite(engine, patience, writes=writes)
-    return engine
-
-
-# ---- SQLite alone -------------------------------------------------------------------------------------------------
-
-
-def _suit_sqlite(engine: Engine, patience: float, *, writes: bool) -> None:
-    def connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
-        cursor = connection.cursor()
-        for pragma in _pragmas(writes=writes):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    def begin_reading(conn: Connection) -> None:
-        _driver(conn).execute("BEGIN")
-
-    turnstile = Turnstile(Path(f"{engine.url.database}-turn"))
-
-    def begin_writing(conn: Connection) -> None:
-        wait = conn.get_execution_options().get("patience", patience)
-        turnstile.begin(_driver(conn), wait)
-
-    event.listen(engine, "connect", connect)
-    event.listen(engine, "begin", begin_writing if writes else begin_reading)
-
-
-def _driver(conn: Connection) -> sqlite3.Connection:
-    return cast("sqlite3.Connection", conn.connection.driver_connection)
-
-
-def _pragmas(*, writes: bool) -> list[str]:
-    """FULL: a commit returns after the flush of the log. Small caches: the file system keeps the pages anyway."""
-    common = ["synchronous = FULL", "foreign_keys = ON", "mmap_size = 0", "trusted_schema = OFF"]
-    return [*common, "cache_size = -4096"] if writes else [*common, "cache_size = -1024", "query_only = ON"]
-
-
-def _file(engine: Engine) -> Path | None:
-    url = make_url(engine.url)
-    return Path(url.database) if engine.dialect.name == "sqlite" and url.database else None
-
-
-@contextmanager
-def _alone(path: Path | None) -> Iterator[None]:
-    """Make the file, readable by us alone, and keep other processes from migrating it meanwhile.
-
-    The folder is locked, not the file: closing any descriptor of the file would end SQLite's own locks on it.
-    """
-    if path is None:
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if not path.exists():
-            path.touch(mode=0o600)  # the log and its index get the same mode from SQLite
-        yield
-    finally:
-        os.close(folder)
-
-
-def _keep_wal(engine: Engine) -> None:
-    """Write-ahead logging is kept in the file, and can only be switched on outside of a transaction."""
-    if engine.dialect.name == "sqlite":
-        connection = engine.raw_connection()
-        try:
-            connection.cursor().execute("PRAGMA journal_mode = WAL")
-        finally:
-            connection.close()

@@ -1,4 +1,7 @@
-"""What the database's failures mean to the gateway: later, later when there is room again, or a fault of ours."""
+"""What the database's failures mean to the gateway: later, later when there is room again, or a fault of ours.
+
+What `is_passing` may be done again at once; the same failure of a COMMIT leaves open whether it happened.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,55 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from gateway.model import Temporary
 
 _OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
-_DISK_FULL = "53100"  # PostgreSQL's SQLSTATE disk_full
+# SQLSTATEs of PostgreSQL (its documentation, appendix A)
+_DISK_FULL = "53100"
+_LOCKED = {"55P03", "57014"}  # lock_not_available, query_canceled: by our own limits
+_RIGHTS = {"42501", "28000", "28P01"}  # insufficient_privilege, invalid_authorization_specification, invalid_password
+_CONFLICT = {"40001", "40P01"}  # serialization_failure, deadlock_detected
+_READ_ONLY = "25006"  # read_only_sql_transaction: the primary has become a standby
 
 
 class StorageFull(Temporary):
     """There is no room on the disk, or none that the store may use."""
 
 
+class Unfit(Temporary):
+    """The database would not keep what we promise. The text says why."""
+
+
 def translated(error: Exception) -> Exception:
     """`Temporary` in place of what the database could not do now; any other *error* as it is."""
     if isinstance(error, PoolTimeout):
         return Temporary("the store has no connection free")
-    if not isinstance(error, (DBAPIError, sqlite3.Error)) or isinstance(error, _OURS):
+    if not isinstance(error, (DBAPIError, sqlite3.Error)):
         return error
+    if sqlstate(error) in _RIGHTS:
+        return Temporary(f"the store does not let us ({sqlstate(error)})")
+    return error if isinstance(error, _OURS) else _temporary(error)
+
+
+def _temporary(error: DBAPIError | sqlite3.Error) -> Temporary:
     cause = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest is detail
-    if code == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", "") == _DISK_FULL:
+    state = sqlstate(error)
+    if code == sqlite3.SQLITE_FULL or state == _DISK_FULL:
         return StorageFull("the store is full")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or state in _LOCKED:
         return Temporary("the store is locked")
-    name = getattr(cause, "sqlite_errorname", "") or getattr(cause, "sqlstate", "")  # constants; texts may quote values
+    name = getattr(cause, "sqlite_errorname", "") or state  # constants; texts may quote values
     return Temporary(f"the store is out of reach ({name})" if name else "the store is out of reach")
+
+
+def sqlstate(error: BaseException) -> str:
+    """The five characters by which PostgreSQL names *error*; "" where it has not named it."""
+    return getattr(getattr(error, "orig", error), "sqlstate", "") or ""
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is gone, or leads to a server that takes no writes any more."""
+    return (isinstance(error, DBAPIError) and error.connection_invalidated) or sqlstate(error) == _READ_ONLY
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same work may succeed on another connection, or when others have finished theirs."""
+    return is_lost(error) or sqlstate(error) in _CONFLICT

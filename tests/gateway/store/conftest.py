@@ -1,4 +1,4 @@
-"""A store in a folder of its own, and mail to put into it."""
+"""A store of its own on each of the databases, and mail to put into it."""
 
 from io import BytesIO
 from ipaddress import ip_address
@@ -13,8 +13,27 @@ NOW = 1_800_000_000.0
 
 
 @pytest.fixture
-def url(tmp_path):
+def sqlite_url(tmp_path):
     return f"sqlite:///{tmp_path / 'data' / 'gatepost.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request):
+    """Where a store is kept, on each database in turn."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def empty_postgres_url(database):
+    name = database.create()
+    yield database.url(name)
+    database.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "empty_postgres"])
+def empty_url(request):
+    """The same, without any tables."""
+    return request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture

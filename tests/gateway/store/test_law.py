@@ -1,6 +1,8 @@
 """The law of the queue: no delivery vanishes, and none changes its state but by the table of states."""
 
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from ipaddress import ip_address
@@ -8,10 +10,11 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from sqlalchemy import make_url
 
 from gateway.model import Envelope, Notice, Recipient, Session, State, new_id
-from gateway.store import mailbox, messages, quarantine, queue
+from gateway.store import mailbox, messages, quarantine, queue, schema
 from gateway.store.engine import Store
 
 LEASE, KEEP = 60.0, 30 * 86400.0
@@ -32,11 +35,12 @@ class Deliveries(RuleBasedStateMachine):
     """Workers, administrators, people and the clock do what they like, in any order."""
 
     ids, claims, tellings = Bundle("ids"), Bundle("claims"), Bundle("tellings")
+    make_place: Callable[[], AbstractContextManager[str]]
 
     def __init__(self):
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.store = Store(f"sqlite:///{Path(self.folder.name) / 'gatepost.db'}")
+        self.place = ExitStack()
+        self.store = Store(self.place.enter_context(self.make_place()))
         self.store.migrate()
         self.now = 1_800_000_000.0
         self.states = {}
@@ -44,7 +48,7 @@ class Deliveries(RuleBasedStateMachine):
 
     def teardown(self):
         self.store.close()
-        self.folder.cleanup()
+        self.place.close()
 
     def do(self, function, *words, **options):
         with self.store.begin() as conn:
@@ -122,7 +126,32 @@ class Deliveries(RuleBasedStateMachine):
                     assert b"".join(messages.read_chunks(conn, each.message_id)) == self.bodies[id_]
 
 
-TestTheLaw = Deliveries.TestCase
-TestTheLaw.settings = settings(
+SETTINGS = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
+
+
+@contextmanager
+def in_a_file():
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"sqlite:///{Path(folder) / 'gatepost.db'}"
+
+
+def test_the_law_on_sqlite():
+    class OnSqlite(Deliveries):
+        make_place = staticmethod(in_a_file)
+
+    run_state_machine_as_test(OnSqlite, settings=SETTINGS)
+
+
+def test_the_law_on_postgres(database, postgres_url):
+    @contextmanager
+    def emptied():
+        tables = ", ".join(table.name for table in reversed(schema.metadata.sorted_tables))
+        database.execute(f"TRUNCATE {tables}", database=make_url(postgres_url).database)
+        yield postgres_url
+
+    class OnPostgres(Deliveries):
+        make_place = staticmethod(emptied)
+
+    run_state_machine_as_test(OnPostgres, settings=SETTINGS)
