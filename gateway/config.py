@@ -11,6 +11,7 @@ import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -87,20 +88,28 @@ def split_address(value: str) -> tuple[str, int]:
 
 
 class Listener(Address):
-    """One SMTP port. `networks` says who may talk to it: needed for `relay`, the world when empty otherwise."""
+    """One SMTP port. `networks` says who may talk to it: needed for `relay`, the world when empty otherwise.
+
+    `proxy_from` names proxies: only they may connect, and each has to say by the PROXY protocol whom it brings.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
     kind: Annotated[ListenerKind, BeforeValidator(_kind)]
     tls: Tls = "starttls"
     networks: Networks = ()
+    proxy_from: Networks = ()
 
 
 class Pop3Listener(Address):
-    """One POP3 port. `cleartext_login` allows USER/PASS without TLS from loopback addresses, for local agents."""
+    """One POP3 port. `cleartext_login` allows USER/PASS without TLS from loopback addresses, for local agents.
+
+    `proxy_from` is that of `Listener`.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
     tls: Tls = "starttls"
     cleartext_login: bool = False
+    proxy_from: Networks = ()
 
 
 class Server(Table):
@@ -135,6 +144,39 @@ class Store(Table):
 
     url: str = ""
     patience: Annotated[Duration, Field(ge=0.1, le=60)] = 30.0
+
+
+_STATE_URL = re.compile(
+    r"(?:redis|rediss|valkey|valkeys)://(?:[^@/?#\s]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::\d{1,5})?(?:/\d{0,4})?"
+    r"|unix://(?:[^@/?#\s]*@)?/[^?#\s]+(?:\?db=\d{1,4})?"
+)
+
+
+def _state_url(value: object) -> object:
+    """No fault shows the value: a password may stand in it."""
+    if isinstance(value, str) and (value == "" or _is_state_url(value)):
+        return value
+    raise ValueError('a shared state is named like "redis://127.0.0.1:6379/0" or "unix:///run/redis/redis.sock?db=0"')
+
+
+def _is_state_url(value: str) -> bool:
+    try:
+        return bool(_STATE_URL.fullmatch(value)) and urlsplit(value).port != 0
+    except ValueError:  # a port above 65535
+        return False
+
+
+class State(Table):
+    """Where counters and marks are kept that all processes share and that may be lost. Empty: a file in the run folder.
+
+    `password_file` holds the password on its first line, in place of one in the URL. `ca_file` names the certificates
+    (PEM) that rediss:// and valkeys:// verify against, in place of those of the system. `timeout` is for one question.
+    """
+
+    url: Annotated[str, BeforeValidator(_state_url), Field(repr=False)] = ""
+    password_file: str = ""
+    ca_file: str = ""
+    timeout: Annotated[Duration, Field(ge=0.05, le=30)] = 1.0
 
 
 class Dns(Table):
@@ -180,6 +222,7 @@ class Config(Table):
     pop3: List[Pop3Listener] = ()
     tls: TlsFiles = TlsFiles()
     store: Store = Store()
+    state: State = State()
     dns: Dns = Dns()
     clamd: Clamd = Clamd()
     log: Log = Log()

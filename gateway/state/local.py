@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import random
 import sqlite3
 import time
@@ -19,15 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.model import Temporary
-
-MAX_KEY = 200
-"""Characters of a key; a longer one, or one that is not ASCII, is kept as its hash."""
-
-MAX_VALUE = 4096
-"""Characters of a value."""
-
-MAX_COUNT = 1 << 53
-"""No counter goes further from zero."""
+from gateway.state.limits import MAX_COUNT, bounded, checked, counted
 
 LOCK_TIMEOUT = 1.0
 """Seconds to wait for other processes."""
@@ -86,9 +77,7 @@ class LocalState:
 
     async def put(self, key: str, value: str, ttl: float) -> None:
         """Keep *value* under *key* for *ttl* seconds. ValueError above `MAX_VALUE`."""
-        if len(value) > MAX_VALUE:
-            raise ValueError(f"a shared value may have {MAX_VALUE} characters")
-        values = self._values(key, ttl) | {"value": value}
+        values = self._values(key, ttl) | {"value": checked(value)}
         await self._write(lambda connection: connection.execute(_PUT, values))
 
     async def add(self, key: str, amount: int, ttl: float) -> int:
@@ -117,13 +106,13 @@ class LocalState:
 
     def _values(self, key: str, ttl: float = 0.0) -> dict[str, str | float]:
         now = self._clock()
-        return {"key": _bounded(key), "now": now, "expires": now + ttl}
+        return {"key": bounded(key), "now": now, "expires": now + ttl}
 
     def _added(self, connection: sqlite3.Connection, key: str, amount: int, ttl: float) -> int:
         if amount == 0:
             row = connection.execute(_GET, self._values(key)).fetchone()
             return 0 if row is None else int(row[0])
-        values = self._values(key, ttl) | {"amount": max(-MAX_COUNT, min(MAX_COUNT, amount)), "most": MAX_COUNT}
+        values = self._values(key, ttl) | {"amount": counted(amount), "most": MAX_COUNT}
         return int(connection.execute(_ADD, values).fetchone()[0])
 
     def _all_added(self, connection: sqlite3.Connection, amounts: Mapping[str, int], ttl: float) -> list[int]:
@@ -199,14 +188,6 @@ class LocalState:
             if _inode(self._path) == self._inode:
                 self._path.unlink(missing_ok=True)
         self.close()
-
-
-def _bounded(key: str) -> str:
-    return (
-        key
-        if len(key) <= MAX_KEY and key.isascii()
-        else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-    )
 
 
 def _inode(path: Path) -> int:
