@@ -166,7 +166,7 @@ async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:
             _stopped_by_signals(intake, partial(tls.renew, context, config)) as stop,
             _listening(config.listeners, services, bound, context, lambda: session.drain(DRAIN)),
         ):
-            with roles.announced(config.run_dir, Role.SMTP, _number(), bound):
+            async with roles.announced(config.run_dir, Role.SMTP, _number(), bound):
                 await stop.wait()
 
 
@@ -176,7 +176,7 @@ async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
     async with _intake(config, config.run_dir / "state.db", 0) as intake:
         runner = Runner(intake.store, intake, resolver(config), lambda: intake.stages, config.server.hostname)
         async with _stopped_by_signals(intake) as stop:
-            with roles.announced(config.run_dir, Role.DELIVER, _number(), bound):
+            async with roles.announced(config.run_dir, Role.DELIVER, _number(), bound):
                 await runner.run(stop)
 
 
@@ -195,7 +195,7 @@ async def _pop3(config: Config, bound: Mapping[str, socket]) -> None:
             _stopped_by_signals(None, partial(tls.renew, context, config)) as stop,
             _listening(config.pop3, services, bound, context, drain),
         ):
-            with roles.announced(config.run_dir, Role.POP3, _number(), bound):
+            async with roles.announced(config.run_dir, Role.POP3, _number(), bound):
                 await stop.wait()
     finally:
         authenticator.close()
@@ -300,7 +300,8 @@ def supervise(config: Config, path: Path | None) -> None:
         helpers, scanner = _scanner(config, policies)
         children = supervisor.children(config, path, {name: one.fileno() for name, one in bound.items()})
         wanted = {(role.value, number) for role, number in roles.processes(config)}
-        gateway = supervisor.Supervisor([*helpers, *children])
+        roles.forget_ends(config.run_dir)
+        gateway = supervisor.Supervisor([*helpers, *children], ended=partial(roles.note_end, config.run_dir))
         asyncio.run(
             gateway.run(
                 lambda: wanted <= roles.running(config.run_dir),

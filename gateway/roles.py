@@ -5,17 +5,20 @@ A role gets its sockets from the supervisor, which has bound them all; run alone
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
+from gateway import events
 from gateway.config import Config, Listener, Pop3Listener
 
 SOCKETS = "GATEPOST_SOCKETS"
@@ -29,6 +32,11 @@ SUPERVISED = "GATEPOST_SUPERVISED"
 
 BACKLOG = 512
 MAX_FILE = 64 << 10
+
+AGAIN = 1.0
+"""Seconds between two attempts to announce a process where there was no room."""
+
+T = TypeVar("T")
 
 _WHY = {
     errno.EADDRINUSE: "the port is taken; end the program that listens there, or change the address",
@@ -133,24 +141,70 @@ class Process:
         return _ticks(self.pid) == self.ticks
 
 
-@contextmanager
-def announced(run_dir: Path, role: Role, number: int, bound: Mapping[str, socket.socket]) -> Iterator[Process]:
-    """While the block runs, a file in *run_dir* says that this process is ready."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended unbidden, how often it did of late, and when, in seconds since the epoch."""
+
+    how: str
+    times: int
+    at: float
+
+
+@asynccontextmanager
+async def announced(
+    run_dir: Path, role: Role, number: int, bound: Mapping[str, socket.socket]
+) -> AsyncIterator[Process]:
+    """While the block runs, a file in *run_dir* says that this process is ready; as soon as there is room for it."""
     addresses = {name: _shown(one.getsockname()) for name, one in bound.items()}
     process = Process(role.value, number, os.getpid(), time.time(), _ticks(os.getpid()), addresses)
     path = run_dir / f"{role.value}-{number}.pid"
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(process)), "utf-8")
-    temporary.replace(path)
+    later = None if _is_written(path, process) else asyncio.create_task(_write_later(path, process))
     try:
         yield process
     finally:
+        if later is not None:
+            later.cancel()
         path.unlink(missing_ok=True)
+
+
+async def _write_later(path: Path, process: Process) -> None:
+    """A full disk keeps us from telling that we work, and from nothing else."""
+    events.say("not announced", path=path)
+    while not _is_written(path, process):  # noqa: ASYNC110 - room on a disk tells nobody that it is there
+        await asyncio.sleep(AGAIN)
+
+
+def _is_written(path: Path, value: Process | Ended) -> bool:
+    temporary = path.with_suffix(".new")
+    try:
+        temporary.write_text(json.dumps(asdict(value)), "utf-8")
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        return False
+    return True
+
+
+def note_end(run_dir: Path, name: str, how: str, times: int) -> None:
+    """Keep for `status` that the process *name* ("smtp-1") has ended, where there is room for it."""
+    _is_written(run_dir / f"{name}.ended", Ended(events.clean(how), times, time.time()))
+
+
+def forget_ends(run_dir: Path) -> None:
+    """A new start: what was noted before counts no more."""
+    for path in run_dir.glob("*.ended"):
+        path.unlink(missing_ok=True)
+
+
+def end_of(run_dir: Path, name: str) -> Ended | None:
+    """How the process *name* last ended unbidden since the start of the gateway."""
+    return _read(run_dir / f"{name}.ended", Ended)
 
 
 def known(run_dir: Path) -> list[Process]:
     """The processes that have announced themselves in *run_dir*, dead ones that could not say goodbye included."""
-    return [process for path in sorted(run_dir.glob("*-*.pid")) if (process := _read(path)) is not None]
+    return [process for path in sorted(run_dir.glob("*-*.pid")) if (process := _read(path, Process)) is not None]
 
 
 def running(run_dir: Path) -> set[tuple[str, int]]:
@@ -158,9 +212,9 @@ def running(run_dir: Path) -> set[tuple[str, int]]:
     return {(process.role, process.number) for process in known(run_dir) if process.alive}
 
 
-def _read(path: Path) -> Process | None:
+def _read(path: Path, kind: type[T]) -> T | None:
     with suppress(OSError, ValueError, TypeError), path.open("rb") as file:
-        return Process(**json.loads(file.read(MAX_FILE)))
+        return kind(**json.loads(file.read(MAX_FILE)))
     return None
 
 

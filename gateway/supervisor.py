@@ -87,8 +87,16 @@ def only_one(run_dir: Path) -> Iterator[None]:
 class Supervisor:
     """Runs `children` until it is told to stop. `grace` is how long each may take to end, in seconds."""
 
-    def __init__(self, children: Sequence[Child], *, grace: float = GRACE, pause: float = FIRST_PAUSE) -> None:
-        self._children, self._grace, self._pause = children, grace, pause
+    def __init__(
+        self,
+        children: Sequence[Child],
+        *,
+        grace: float = GRACE,
+        pause: float = FIRST_PAUSE,
+        ended: Callable[[str, str, int], None] = lambda _name, _how, _times: None,
+    ) -> None:
+        """*ended* is called whenever a child ends unbidden: its name, how it ended, and how often it did of late."""
+        self._children, self._grace, self._pause, self._ended = children, grace, pause, ended
         self._running: dict[str, Process] = {}
         self._stopping = asyncio.Event()
 
@@ -142,6 +150,7 @@ class Supervisor:
             ends = recent(ends, time.monotonic())
             pause = min(self._pause * 2 ** max(0, len(ends) - BURST), LONGEST_PAUSE)
             events.say("process ended", process=child.name, how=how, restart_in=pause)
+            self._ended(child.name, how, len(ends))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 

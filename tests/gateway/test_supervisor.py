@@ -91,13 +91,44 @@ def test_a_role_takes_the_sockets_that_it_was_handed_and_binds_the_others():
 
 
 def test_a_process_is_known_while_it_runs_and_not_after(tmp_path):
-    with roles.bind(mx()) as bound, roles.announced(tmp_path, roles.Role.SMTP, 2, {"mx": bound}):
-        [process] = roles.known(tmp_path)
-        assert process.pid == os.getpid()
-        assert process.alive
-        assert process.listeners["mx"].startswith("127.0.0.1:")
-        assert roles.running(tmp_path) == {("smtp", 2)}
+    async def go():
+        with roles.bind(mx()) as bound:
+            async with roles.announced(tmp_path, roles.Role.SMTP, 2, {"mx": bound}):
+                [process] = roles.known(tmp_path)
+                assert process.pid == os.getpid()
+                assert process.alive
+                assert process.listeners["mx"].startswith("127.0.0.1:")
+                assert roles.running(tmp_path) == {("smtp", 2)}
+
+    asyncio.run(go())
     assert roles.known(tmp_path) == []
+
+
+def test_a_process_that_finds_no_room_to_announce_itself_works_and_does_it_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(roles, "AGAIN", 0.01)
+    (full := tmp_path / "deliver-1.new").mkdir()  # nothing can be written in its place
+
+    async def go():
+        async with roles.announced(tmp_path, roles.Role.DELIVER, 1, {}):
+            assert roles.running(tmp_path) == set()
+            await asyncio.sleep(0.03)
+            full.rmdir()
+            async with asyncio.timeout(5):
+                while not roles.running(tmp_path):
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(go())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_how_a_process_ended_is_known_until_the_next_start(tmp_path):
+    roles.note_end(tmp_path, "smtp-1", "signal 9", 3)
+    roles.note_end(tmp_path / "not there", "smtp-1", "signal 9", 3)
+    ended = roles.end_of(tmp_path, "smtp-1")
+    assert (ended.how, ended.times) == ("signal 9", 3)
+    assert roles.end_of(tmp_path, "smtp-2") is None
+    roles.forget_ends(tmp_path)
+    assert roles.end_of(tmp_path, "smtp-1") is None
 
 
 def test_a_file_left_by_a_killed_process_does_not_count_though_its_pid_is_in_use_again(tmp_path):
@@ -129,8 +160,14 @@ def test_each_child_gets_the_sockets_of_its_role_only():
 def test_a_child_that_dies_is_started_again(tmp_path, caplog):
     count = tmp_path / "starts"
     dies = child("dies", "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(3)", count)
+    noted = []
     with caplog.at_level("INFO", "gatepost"):
-        supervise([dies], until=lambda: count.exists() and len(count.read_text()) >= 8)
+        supervise(
+            [dies],
+            until=lambda: count.exists() and len(count.read_text()) >= 8,
+            ended=lambda *words: noted.append(words),
+        )
+    assert noted[:2] == [("dies", "exit code 3", 1), ("dies", "exit code 3", 2)]
     ended = [record.fields for record in caplog.records if record.msg == "process ended"]
     assert ended[0] == {"process": "dies", "how": "exit code 3", "restart_in": 0.01}
     pauses = [one["restart_in"] for one in ended]
