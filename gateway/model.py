@@ -20,7 +20,10 @@ ERROR = "error"
 
 
 class Stage(StrEnum):
-    """The moment in the SMTP dialog at which a question can first be answered."""
+    """The moment in the SMTP dialog at which a question can first be answered.
+
+    At `RECIPIENT` the envelope has the recipients so far; the last of them is the one in question.
+    """
 
     CONNECT = "connect"
     SENDER = "sender"
@@ -227,7 +230,8 @@ class Delivery:
 
     `header` stands before the message's own bytes for this recipient. `mailbox` is the account it belongs to, or empty
     where the mail goes on to another host. `destination` is the recipient's domain. `size` counts `header` too.
-    `queued_at` is when it came into its state: after a release from quarantine, retries count from there.
+    `queued_at` is when it came into its state: after a release from quarantine, retries count from there. `claims`
+    counts the leases since the last one that ended in order.
     """
 
     id: int
@@ -250,6 +254,7 @@ class Delivery:
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    claims: int = 0
 
 
 class Temporary(Exception):

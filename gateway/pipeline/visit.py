@@ -124,9 +124,9 @@ class Visit:
         return await self._now.found if self._now.found is not None else {}
 
     async def _ask_recipients(self, mail: Mail) -> None:
-        known = await self._known()
-        for one in mail.envelope.recipients:
-            asked = replace(mail, envelope=replace(mail.envelope, recipients=(one,)))
+        known, recipients = await self._known(), mail.envelope.recipients
+        for number, one in enumerate(recipients, 1):
+            asked = replace(mail, envelope=replace(mail.envelope, recipients=recipients[:number]))
             self._now.by_recipient[one.address] = await inspect.ask(asked, Stage.RECIPIENT, self._policies, known)
 
     async def _may_send_as(self, user: str, sender: str) -> bool:
@@ -143,7 +143,8 @@ class Visit:
                 return Outcome(kind)
             end = recipient if mailbox else replace(recipient, address=address)
             self._now.ends[recipient.address] = end, mailbox
-            return await self._so_far(Mail(new_id(), session, replace(envelope, recipients=(recipient,))), recipient)
+            asked = replace(envelope, recipients=(*envelope.recipients, recipient))
+            return await self._so_far(Mail(new_id(), session, asked), recipient)
         except Temporary as error:
             return _unavailable("recipient", error)
 
@@ -177,7 +178,8 @@ class Visit:
         sentence = explain.sentence(policies, found, mail, recipient.address, verdict)
         about = Circumstances(self._intake.hostname, time.time(), found, policies.version)
         nothing = Spooled(BytesIO(), 0, b"", 0)
-        await self._record_refusal(mail, nothing, about, {recipient.address: replace(verdict, sentence=sentence)})
+        alone = replace(mail, envelope=replace(mail.envelope, recipients=(recipient,)))
+        await self._record_refusal(alone, nothing, about, {recipient.address: replace(verdict, sentence=sentence)})
         kind = Kind.REJECTED if words is Action.REJECT else Kind.DEFERRED
         return Outcome(kind, mail.id, explain.reference(verdict))
 

@@ -153,3 +153,39 @@ def test_a_session_that_ends_before_it_began_leaves_nothing():
         return tasks()
 
     assert run(dialog()) == 0
+
+
+class Listening:
+    """A filter at RCPT that remembers whom it was asked about, and finds something against some."""
+
+    codes, after, stage = frozenset({"seen"}), frozenset(), Stage.RECIPIENT
+
+    def __init__(self):
+        self.heard = []
+
+    async def check(self, mail, found):
+        self.heard.append([one.address for one in mail.envelope.recipients])
+        return [Finding("seen")] if self.heard[-1][-1].startswith("bad") else []
+
+
+def test_at_rcpt_the_filters_see_the_recipients_so_far_and_only_the_last_is_refused_and_recorded(monkeypatch):
+    async def dialog():
+        filter_ = Listening()
+        visit = visit_of(filter_)
+        await visit.connect(WORLD)
+        await visit.sender(WORLD, ENVELOPE)
+        taken = ()
+        for name in ("a", "b", "bad", "c"):
+            one = Recipient(f"{name}@in.example")
+            envelope = Envelope("a@s.example", recipients=taken)
+            if (await visit.recipient(WORLD, envelope, one)).kind is Kind.OK:
+                taken = (*taken, one)
+        return [[address[0:3] for address in heard] for heard in filter_.heard], [one.address for one in taken]
+
+    recorded = []
+    monkeypatch.setattr("gateway.pipeline.visit.messages.refuse", lambda conn, draft, rows: recorded.extend(rows))
+    monkeypatch.setattr(Store, "write", lambda self, work: asyncio.to_thread(work, None))
+    heard, taken = run(dialog())
+    assert heard == [["a@i"], ["a@i", "b@i"], ["a@i", "b@i", "bad"], ["a@i", "b@i", "c@i"]]
+    assert taken == ["a@in.example", "b@in.example", "c@in.example"]
+    assert [row.recipient.address for row in recorded] == ["bad@in.example"]
