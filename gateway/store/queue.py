@@ -1,13 +1,13 @@
 """The states of a delivery. `TRANSITIONS` says what can become of it, and `enter` and `move` alone change it.
 
 A delivery is worked on under a lease, by one owner at a time, be it to send it or to tell its sender. A lease that runs
-out hands the work to whoever claims next.
+out hands the work to whoever claims next; how many in a row did so, `claims` counts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
-    Executable,
     Integer,
     Row,
     Select,
@@ -70,16 +69,29 @@ HORIZON = 7 * 86400.0
 LONGEST_LEASE = 3600.0
 """Seconds. The same for leases."""
 
+SUSPECT = 2
+"""After so many leases that ended with their owner a mail may be what ends them: one such is leased at a time."""
+POISON = 3
+"""After so many, the last of them beside no other suspect, it is worked on no more."""
+_POISONED = "451 4.3.0 held: each of three processes that worked on this mail died of it"
+
 _IDS = 500  # in one statement
 _delivery = schema.delivery
 _message = schema.message
 # Statements made once, for making one costs more than running it.
-_PULL_BACK = update(_delivery).where(
-    _delivery.c.state == State.QUEUED,
-    _delivery.c.next_attempt > bindparam("horizon"),
+_PULL_BACK = Statement(
+    update(_delivery).where(
+        _delivery.c.state == State.QUEUED,
+        _delivery.c.next_attempt > bindparam("horizon"),
+    ),
+    "next_attempt",
 )
 _ADD = Statement(insert(_delivery).returning(_delivery.c.id), *({*_delivery.columns.keys()} - {"id", "claims"}))
 _LISTED = _delivery.c.id.in_(bindparam("ids", expanding=True))
+_LEASE = Statement(
+    update(_delivery).where(_delivery.c.id == bindparam("which")).values(claims=_delivery.c.claims + 1),
+    *("lease_owner", "lease_until", "which"),
+)
 _SET_LEASE = update(_delivery).where(_LISTED).returning(_delivery.c.id)
 
 
@@ -111,7 +123,11 @@ def move(
 
     A delivery whose state knows no such event stays as it is. *values* are other columns to set.
     """
-    return _moved(conn, event, _moving(event).where(*which).values(**values), now, text, {})
+    origins, after = _step(event)
+    entered = {} if after in origins else {"since": now}
+    moved: Any = conn.execute(_moving(event).where(*which).values(**entered, **values)).all()
+    journal.record(conn, [journal.Entry(message_id, id_, now, event, text) for id_, message_id in moved])
+    return [id_ for id_, _ in moved]
 
 
 @cache
@@ -119,19 +135,8 @@ def _moving(event: str) -> ReturningUpdate[tuple[int, str]]:
     """The statement that takes deliveries through *event*; made once, for making one costs more than running it."""
     origins, after = _step(event)
     statement = update(_delivery).where(or_(*(_delivery.c.state == before for before in origins)))
-    changed = statement.values(state=after, lease_owner="", lease_until=0.0)
+    changed = statement.values(state=after, lease_owner="", lease_until=0.0, claims=0)
     return changed.returning(_delivery.c.id, _delivery.c.message_id)
-
-
-def _moved(
-    conn: Connection, event: str, statement: Executable, now: float, text: str, parameters: dict[str, Any]
-) -> Sequence[int]:
-    """Run a statement of `_moving`; parameters with the name of a column set it."""
-    origins, after = _step(event)
-    entered = {} if after in origins else {"since": now}
-    moved = conn.execute(statement, {**entered, **parameters}).all()
-    journal.record(conn, [journal.Entry(message_id, id_, now, event, text) for id_, message_id in moved])
-    return [id_ for id_, _ in moved]
 
 
 @cache
@@ -146,19 +151,34 @@ def _step(event: str) -> tuple[tuple[State, ...], State]:
 
 
 def claim(
-    conn: Connection, owner: str, limit: int, now: float, lease: float, busy: Collection[str] = ()
+    conn: Connection,
+    owner: str,
+    limit: int,
+    now: float,
+    lease: float,
+    busy: Collection[str] = (),
+    *,
+    since: float = 0.0,
+    suspects: bool = True,
 ) -> list[Delivery]:
     """Lease to *owner*, for *lease* seconds, up to *limit* due deliveries to other destinations than the *busy* ones.
 
-    Those that are due longest come first.
+    Those that are due longest come first; of those that became due before *since*, none. Of the `SUSPECT` ones there is
+    one at most, and none without *suspects*; what has proved to be `POISON` is held.
     """
-    _pull_back(conn, now)
-    return _lease(conn, _due(), owner, limit, now, lease, busy=sorted(busy))
+    _PULL_BACK.run(conn, {"next_attempt": now, "horizon": now + HORIZON})
+    words: dict[str, Any] = {f"busy{n}": name for n, name in enumerate(_padded(busy))}
+    words |= {"now": now, "since": since, "most": limit, "claims": _ALL if suspects else SUSPECT}
+    found = _rows(_due(len(_padded(busy))), conn, words)
+    while poison := [one.id for one in found if one.claims >= POISON]:
+        move(conn, "hold", _delivery.c.id.in_(poison), now=now, text=_POISONED[10:], last_reply=_POISONED)
+        found = _rows(_due(len(_padded(busy))), conn, words)
+    return _lease(conn, found, owner, now, lease)
 
 
 def owed_notices(conn: Connection, owner: str, limit: int, now: float, lease: float) -> list[Delivery]:
     """Lease to *owner* up to *limit* deliveries whose sender is still to be told something (`notice`)."""
-    return _lease(conn, _owing(), owner, limit, now, lease)
+    return _lease(conn, _rows(_owing(), conn, {"now": now, "most": limit}), owner, now, lease)
 
 
 def renew(conn: Connection, owner: str, ids: Collection[int], now: float, lease: float) -> list[int]:
@@ -168,7 +188,16 @@ def renew(conn: Connection, owner: str, ids: Collection[int], now: float, lease:
 
 def release_claims(conn: Connection, owner: str, ids: Collection[int]) -> None:
     """Give back what *owner* claimed and did not get to; it is due as before."""
-    _set_lease(conn, ids, is_owned(owner), lease_owner="", lease_until=0.0)
+    _set_lease(conn, ids, is_owned(owner), lease_owner="", lease_until=0.0, claims=0)
+
+
+def take_over(conn: Connection, is_dead: Callable[[str], bool]) -> int:
+    """End the leases of the owners that are dead; how many. What they worked on is due as before, and suspect."""
+    leased = (_delivery.c.lease_owner != "", or_(_delivery.c.state == State.QUEUED, _delivery.c.notice.is_not(None)))
+    owners = conn.scalars(select(_delivery.c.lease_owner).where(*leased).distinct()).all()
+    dead = sorted(owner for owner in owners if is_dead(owner))
+    ended = update(_delivery).where(*leased, _delivery.c.lease_owner.in_(dead)).values(lease_owner="", lease_until=0.0)
+    return conn.execute(ended).rowcount if dead else 0
 
 
 def is_free(now: float | BindParameter[float]) -> ColumnElement[bool]:
@@ -188,40 +217,52 @@ def _named(owner: str) -> str:
     return owner
 
 
-def _pull_back(conn: Connection, now: float) -> None:
-    """What a wrong clock has planned for a far future is due now."""
-    conn.execute(_PULL_BACK, {"next_attempt": now, "horizon": now + HORIZON})
+_ALL = 1 << 30  # more claims than there will ever be
+
+
+def _padded(busy: Collection[str]) -> list[str]:
+    """*busy* in as many places as the next power of two, so that few statements do for all numbers of them."""
+    names = sorted(busy)
+    places = 1 << (len(names) - 1).bit_length() if names else 0
+    return names + names[-1:] * (places - len(names))
 
 
 @cache
-def _due() -> Select[int]:
-    """What a claim leases, by "now", "busy" and "most"."""
+def _due(busy: int) -> Statement:
+    """What may be leased for sending, by "now", "since", "claims", "most", and as many *busy* destinations."""
     now: BindParameter[float] = bindparam("now", type_=Double())
     due = (_delivery.c.state == State.QUEUED, _delivery.c.next_attempt <= now, is_free(now))
-    other = _delivery.c.destination.not_in(bindparam("busy", expanding=True))
-    return _first(select(_delivery.c.id).where(*due, other).order_by(_delivery.c.next_attempt, _delivery.c.id))
+    recent = (_delivery.c.next_attempt >= bindparam("since"), _delivery.c.claims < bindparam("claims"))
+    other = [_delivery.c.destination.not_in([bindparam(f"busy{n}") for n in range(busy)])] if busy else []
+    return _first(_selected().where(*due, *recent, *other).order_by(_delivery.c.next_attempt, _delivery.c.id))
 
 
 @cache
-def _owing() -> Select[int]:
+def _owing() -> Statement:
     """The deliveries whose sender is to be told something, by "now" and "most"."""
     owed = (_delivery.c.notice.is_not(None), is_free(bindparam("now", type_=Double())))
-    return _first(select(_delivery.c.id).where(*owed).order_by(_delivery.c.id))
+    return _first(_selected().where(*owed).order_by(_delivery.c.id))
 
 
-def _first(ids: Select[int]) -> Select[int]:
-    """The first "most" of *ids*, without those that another process is leasing at this moment."""
-    return ids.limit(bindparam("most", type_=Integer())).with_for_update(skip_locked=True)
+def _first(deliveries: Select[Any]) -> Statement:
+    """The first "most" of *deliveries*, without those that another process is leasing at this moment."""
+    few = deliveries.limit(bindparam("most", type_=Integer()))
+    return Statement(few.with_for_update(skip_locked=True, of=_delivery))
 
 
-def _lease(
-    conn: Connection, wanted: Select[int], owner: str, limit: int, now: float, lease: float, **which: Any
-) -> list[Delivery]:
+def _rows(statement: Statement, conn: Connection, words: dict[str, Any]) -> list[Delivery]:
+    return [_delivery_of(row) for row in statement.rows(conn, words)]
+
+
+def _lease(conn: Connection, found: Sequence[Delivery], owner: str, now: float, lease: float) -> list[Delivery]:
+    """Lease what was found, all but one of the suspects, which are to be alone."""
+    suspects = {one.id for one in found if one.claims >= SUSPECT}
+    apart = {*sorted(suspects)[1:]}
+    leased = [one for one in found if one.id not in apart]
     until = now + min(lease, LONGEST_LEASE)
-    ids = conn.scalars(wanted, {"now": now, "most": limit, **which}).all()
-    _set_lease(conn, ids, lease_owner=_named(owner), lease_until=until)
-    found = {delivery.id: delivery for some in slices(ids) for delivery in _found(conn, _listed(), ids=some)}
-    return [found[id_] for id_ in ids]
+    words = {"lease_owner": _named(owner), "lease_until": until}
+    _LEASE.run_many(conn, [{**words, "which": one.id} for one in leased])
+    return leased
 
 
 def _set_lease(conn: Connection, ids: Collection[int], *which: ColumnElement[bool], **values: Any) -> list[int]:
@@ -262,15 +303,20 @@ def retry(
 
 
 def _settle(conn: Connection, event: str, id_: int, owner: str, reply: str, now: float, **values: Any) -> bool:
-    values |= {"last_reply": clean(reply, journal.TEXT), "settled": id_, "holder": _named(owner)}
-    return bool(_moved(conn, event, _settling(event), now, reply, values))
+    said = clean(reply, journal.TEXT)
+    origins, after = _step(event)
+    entered = {} if after in origins else {"since": now}
+    words = {"last_reply": said, **entered, **values, "settled": id_, "holder": _named(owner)}
+    moved = _settling(event, tuple(words)).rows(conn, words)
+    journal.record(conn, [journal.Entry(message_id, id_, now, event, said) for _, message_id in moved])
+    return bool(moved)
 
 
 @cache
-def _settling(event: str) -> Executable:
-    """`_moving` for the one delivery "settled", if "holder" still has its lease."""
+def _settling(event: str, words: tuple[str, ...]) -> Statement:
+    """`_moving` for the one delivery "settled", if "holder" still has its lease; the other *words* are columns."""
     mine = (_delivery.c.id == bindparam("settled"), _delivery.c.lease_owner == bindparam("holder"))
-    return _moving(event).where(*mine).values(attempts=_delivery.c.attempts + 1)
+    return Statement(_moving(event).where(*mine).values(attempts=_delivery.c.attempts + 1), *words)
 
 
 def notice_sent(conn: Connection, ids: Collection[int], owner: str = "", now: float | None = None) -> bool:
@@ -282,7 +328,7 @@ def notice_sent(conn: Connection, ids: Collection[int], owner: str = "", now: fl
     owed = [row for some in slices(ids) for row in _owed(conn, some, which)]
     if owner and len(owed) < len(set(ids)):
         return False
-    _set_lease(conn, [id_ for id_, _, _ in owed], notice=None, lease_owner="", lease_until=0.0)
+    _set_lease(conn, [id_ for id_, _, _ in owed], notice=None, lease_owner="", lease_until=0.0, claims=0)
     at = time.time() if now is None else now
     journal.record(
         conn, [journal.Entry(message_id, id_, at, "notice", notice or "") for id_, message_id, notice in owed]
@@ -363,46 +409,48 @@ def oldest(conn: Connection) -> float:
 
 
 def _load(conn: Connection, which: ColumnElement[bool]) -> list[Delivery]:
-    return _found(conn, _selected().where(which))
-
-
-def _found(conn: Connection, statement: Select[Any], **words: Any) -> list[Delivery]:
-    return [_delivery_of(row) for row in conn.execute(statement, words)]
-
-
-@cache
-def _listed() -> Select[Any]:
-    """The deliveries "ids"."""
-    return _selected().where(_LISTED)
+    rows = conn.execute(_selected().where(which).order_by(_delivery.c.id))
+    return [_delivery_of(row) for row in rows]
 
 
 @cache
 def _selected() -> Select[Any]:
-    columns = (_message.c[name] for name in ("sender", "received_at", "size", "eight_bit", "smtputf8", "ret", "envid"))
-    joined = select(_delivery, *columns).join(_message, _message.c.id == _delivery.c.message_id)
-    return joined.order_by(_delivery.c.id)
+    """The columns that `_delivery_of` takes, in its order."""
+    of_message = ("sender", "received_at", "size", "eight_bit", "smtputf8", "ret", "envid")
+    columns = [*(_delivery.c[name] for name in _COLUMNS), *(_message.c[name] for name in of_message)]
+    return select(*columns).join(_message, _message.c.id == _delivery.c.message_id)
 
 
-def _delivery_of(row: Row[Any]) -> Delivery:
+_COLUMNS = (
+    *("id", "message_id", "recipient", "notify", "orcpt", "state", "destination", "mailbox", "header", "attempts"),
+    *("since", "next_attempt", "warned", "notice", "last_reply", "claims"),
+)
+
+
+def _delivery_of(row: Sequence[Any]) -> Delivery:
+    id_, message_id, recipient, notify, orcpt, state, destination, mailbox, header, attempts, *more = row
+    since, next_attempt, warned, notice, last_reply, claims, *of_message = more
+    sender, received_at, size, eight_bit, smtputf8, ret, envid = of_message
     return Delivery(
-        id=row.id,
-        message_id=row.message_id,
-        sender=row.sender,
-        recipient=Recipient(row.recipient, frozenset(row.notify.split()), row.orcpt),
-        state=State(row.state),
-        destination=row.destination,
-        mailbox=row.mailbox,
-        header=row.header,
-        size=row.size + len(row.header),
-        attempts=row.attempts,
-        accepted_at=row.received_at,
-        queued_at=row.since,
-        next_attempt=row.next_attempt,
-        warned=row.warned,
-        notice=Notice(row.notice) if row.notice else None,
-        last_reply=row.last_reply,
-        eight_bit=row.eight_bit,
-        smtputf8=row.smtputf8,
-        ret=row.ret,
-        envid=row.envid,
+        id=id_,
+        message_id=message_id,
+        sender=sender,
+        recipient=Recipient(recipient, frozenset(notify.split()), orcpt),
+        state=State(state),
+        destination=destination,
+        mailbox=mailbox,
+        header=bytes(header),
+        size=size + len(header),
+        attempts=attempts,
+        accepted_at=received_at,
+        queued_at=since,
+        next_attempt=next_attempt,
+        warned=bool(warned),
+        notice=Notice(notice) if notice else None,
+        last_reply=last_reply,
+        eight_bit=bool(eight_bit),
+        smtputf8=bool(smtputf8),
+        ret=ret,
+        envid=envid,
+        claims=claims,
     )

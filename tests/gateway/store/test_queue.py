@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model import Notice, State
-from gateway.store import queue, tracking
+from gateway.store import quarantine, queue, tracking
 from gateway.store.engine import Store
 
 LEASE = 60.0
@@ -264,3 +264,89 @@ def test_the_queue_outlives_its_process(put, store, url, now):
     with again.begin() as conn:
         assert [each.id for each in queue.claim(conn, "new", 1, now, LEASE)] == [delivery.id]
     again.close()
+
+
+# ---- Mail that kills whoever works on it --------------------------------------------------------------------------
+
+
+def die(change, now, times, **words):
+    """Claim, and let the lease run out, so many *times*; the ids of the last claim, and the time then."""
+    ids = []
+    for _ in range(times):
+        ids = [each.id for each in change(queue.claim, "doomed", 10, now, LEASE, **words)]
+        now += LEASE
+    return ids, now
+
+
+def test_a_lease_that_ends_in_order_is_no_death(put, change, look, now):
+    delivery = put()
+    for n in range(queue.POISON * 2):
+        (claimed,) = change(queue.claim, "me", 10, now, LEASE)
+        assert claimed.claims == 0
+        if n % 2:
+            change(queue.release_claims, "me", [delivery.id])
+        else:
+            change(queue.retry, delivery.id, "me", "451 later", now, now)
+    assert look(queue.get, delivery.id).claims == 0
+
+
+def test_what_has_killed_three_workers_is_held_and_the_rest_flows(put, change, look, now):
+    delivery = put()
+    ids, then = die(change, now, queue.POISON)
+    assert ids == [delivery.id]
+    other = put(mail={"received_at": now + 1})
+    assert claim(change, then, limit=1) == [other.id]
+    held = look(queue.get, delivery.id)
+    assert (held.state, held.claims) == (State.HELD, 0)
+    assert held.last_reply == "451 4.3.0 held: each of three processes that worked on this mail died of it"
+    assert look(tracking.life, delivery.message_id).events[-1].kind == "hold"
+
+
+def test_suspects_are_leased_one_at_a_time_and_each_that_is_settled_is_cleared(put, change, look, now):
+    ids = [put(mail={"received_at": now + n}).id for n in range(3)]
+    _, then = die(change, now + 3, queue.SUSPECT)
+    fresh = put(mail={"received_at": now + 9}).id
+    assert claim(change, then) == [ids[0], fresh]
+    again = [each.id for each in change(queue.claim, "me", 10, then, LEASE, suspects=False)]
+    assert again == []
+    assert change(queue.retry, ids[0], "me", "451", then, then)
+    assert look(queue.get, ids[0]).claims == 0
+    assert claim(change, then) == [ids[1], ids[0]]
+
+
+def test_what_was_released_after_its_deaths_has_as_many_chances_again(put, change, look, now):
+    delivery = put()
+    _, then = die(change, now, queue.POISON + 1)
+    assert look(queue.get, delivery.id).state is State.HELD
+    assert change(quarantine.release, delivery.id, "admin", then)
+    assert [each.claims for each in change(queue.claim, "me", 10, then, LEASE)] == [0]
+
+
+def test_the_leases_of_the_dead_end_at_once_and_count(put, change, now):
+    delivery, told = put(), put()
+    claim(change, now, "alive")
+    change(queue.failed, told.id, "alive", "550", now, Notice.FAILED)
+    change(queue.release_claims, "alive", [delivery.id])
+    claim(change, now, "dead")
+    change(queue.owed_notices, "dead", 10, now, LEASE)
+    assert change(queue.take_over, lambda owner: owner == "alive") == 0
+    assert claim(change, now) == []
+    assert change(queue.take_over, lambda owner: owner == "dead") == 2
+    assert [each.claims for each in change(queue.claim, "me", 10, now, LEASE)] == [1]
+    assert [each.claims for each in change(queue.owed_notices, "me", 10, now, LEASE)] == [1]
+
+
+def test_only_what_became_due_lately_is_looked_at_when_asked_so(put, change, now):
+    put(mail={"received_at": now - 100})
+    late = put(mail={"received_at": now - 1})
+    assert [each.id for each in change(queue.claim, "me", 10, now, LEASE, since=now - 10)] == [late.id]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 20])
+def test_any_number_of_destinations_can_be_busy(put, change, now, number):
+    names = [f"d{n}.example" for n in range(number)]
+    for name in names:
+        put(address=f"a@{name}")
+    free = put()
+    assert claim(change, now, busy=names) == [free.id]
+    assert len(claim(change, now, busy=names[1:])) == 1
