@@ -9,7 +9,6 @@ import asyncio
 import os
 import resource
 import signal
-import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -20,22 +19,21 @@ from socket import socket
 from typing import TYPE_CHECKING, BinaryIO
 
 from gateway import clamd, cli, events, failpoints, roles, stages, supervisor, terminal, tls, welcome
+from gateway import state as shared
 from gateway.accounts import Authenticator
+from gateway.backoff import Backoff
 from gateway.config import Config
 from gateway.model import Envelope, Session, Temporary
 from gateway.pipeline import policy
 from gateway.pipeline.outcome import Explained
 from gateway.pipeline.policy import Policies
 from gateway.roles import AnyListener, Role
-from gateway.state import LocalState
+from gateway.state import LocalState, RemoteState
 from gateway.store.engine import Store
 
 if TYPE_CHECKING:
     from gateway.dns import Resolver
     from gateway.pipeline.intake import Intake
-
-HANDSHAKE = 15.0
-"""Seconds that a TLS handshake may take."""
 
 FILES = 65536
 """Open files that one process may need."""
@@ -87,13 +85,12 @@ def _store(config: Config) -> Store:
 
 
 @asynccontextmanager
-async def _intake(config: Config, state_file: Path, scanners: int) -> AsyncIterator[Intake]:
+async def _intake(config: Config, state: LocalState | RemoteState, scanners: int) -> AsyncIterator[Intake]:
     """The judgement with all its tools; *scanners* confined children, none where nothing is to be scanned."""
     from gateway.pipeline.intake import Intake  # noqa: PLC0415 - see the top
 
     store = _store(config)
     authenticator = _authenticator(config, store)
-    state = LocalState(state_file)
     try:
         intake = Intake(
             store,
@@ -112,7 +109,7 @@ async def _intake(config: Config, state_file: Path, scanners: int) -> AsyncItera
     finally:
         authenticator.close()
         await store.aclose()
-        state.close()
+        await state.aclose()
 
 
 def _authenticator(config: Config, store: Store) -> Authenticator:
@@ -126,7 +123,7 @@ def explain(config: Config, session: Session, envelope: Envelope, message: Binar
 
 async def _explain(config: Config, session: Session, envelope: Envelope, message: BinaryIO) -> Explained:
     with tempfile.TemporaryDirectory(prefix="gatepost-") as folder:
-        async with _intake(config, Path(folder) / "state.db", scanners=1) as intake:
+        async with _intake(config, LocalState(Path(folder) / "state.db"), scanners=1) as intake:
             return await intake.visit().explain(session, envelope, message)
 
 
@@ -158,13 +155,13 @@ def serve(config: Config, role: Role) -> None:
 async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:
     from gateway.smtp import session  # noqa: PLC0415 - see the top
 
-    async with _intake(config, config.run_dir / "state.db", config.server.scan_processes) as intake:
+    async with _intake(config, shared.opened(config), config.server.scan_processes) as intake:
         context = tls.server_context(config)
         spool = config.server.data / "spool"
         services = {x.name: session.server_factory(x, intake, context, spool_dir=spool) for x in config.listeners}
         async with (
             _stopped_by_signals(intake, partial(tls.renew, context, config)) as stop,
-            _listening(config.listeners, services, bound, context, lambda: session.drain(DRAIN)),
+            _listening(config.listeners, services, bound, lambda: session.drain(DRAIN)),
         ):
             async with roles.announced(config.run_dir, Role.SMTP, _number(), bound):
                 await stop.wait()
@@ -173,7 +170,7 @@ async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:
 async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
     from gateway.delivery.runner import Runner  # noqa: PLC0415 - see the top
 
-    async with _intake(config, config.run_dir / "state.db", 0) as intake:
+    async with _intake(config, shared.opened(config), 0) as intake:
         runner = Runner(intake.store, intake, resolver(config), lambda: intake.stages, config.server.hostname)
         async with _stopped_by_signals(intake) as stop:
             async with roles.announced(config.run_dir, Role.DELIVER, _number(), bound):
@@ -183,8 +180,10 @@ async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
 async def _pop3(config: Config, bound: Mapping[str, socket]) -> None:
     from gateway.pop3 import limits, server  # noqa: PLC0415 - see the top
 
-    store = _store(config)
-    authenticator, gate, context = _authenticator(config, store), limits.Gate(), tls.server_context(config)
+    store, state = _store(config), shared.opened(config)
+    authenticator, context = _authenticator(config, store), tls.server_context(config)
+    policies = stages.load(config.server.policies)
+    gate = limits.Gate(policies.pop3, Backoff(state, lambda: policies.logins))
     services = {x.name: server.server_factory(x, store, authenticator, context, gate) for x in config.pop3}
 
     async def drain() -> None:
@@ -193,13 +192,14 @@ async def _pop3(config: Config, bound: Mapping[str, socket]) -> None:
     try:
         async with (
             _stopped_by_signals(None, partial(tls.renew, context, config)) as stop,
-            _listening(config.pop3, services, bound, context, drain),
+            _listening(config.pop3, services, bound, drain),
         ):
             async with roles.announced(config.run_dir, Role.POP3, _number(), bound):
                 await stop.wait()
     finally:
         authenticator.close()
         await store.aclose()
+        await state.aclose()
 
 
 def _number() -> int:
@@ -209,30 +209,19 @@ def _number() -> int:
 @asynccontextmanager
 async def _listening(
     listeners: Sequence[AnyListener],
-    services: Mapping[str, Callable[[], asyncio.Protocol]],
+    services: Mapping[str, Callable[[], asyncio.BaseProtocol]],
     bound: Mapping[str, socket],
-    context: ssl.SSLContext,
     drain: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[None]:
     """Serve every listener during the block; at its end take no more connections, and *drain* the open ones."""
-    servers = [await _server(x, services[x.name], bound[x.name], context) for x in listeners]
+    loop = asyncio.get_running_loop()
+    servers = [await loop.create_server(services[x.name], sock=bound[x.name], backlog=roles.BACKLOG) for x in listeners]
     try:
         yield
     finally:
         for server in servers:
             server.close()
         await drain()
-
-
-async def _server(
-    listener: AnyListener, service: Callable[[], asyncio.Protocol], bound: socket, context: ssl.SSLContext
-) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
-    if listener.tls != "implicit":
-        return await loop.create_server(service, sock=bound, backlog=roles.BACKLOG)
-    return await loop.create_server(
-        service, sock=bound, backlog=roles.BACKLOG, ssl=context, ssl_handshake_timeout=HANDSHAKE
-    )
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ FLOORS = (
     {"toml", "events", "failpoints", "idn", "peers"},
     {"config", "proxy"},
     {"stages", "tls"},
-    {"dns", "state", "routes", "door"},
+    {"dns", "state", "routes", "door", "backoff"},
     {"store"},
     {"accounts"},
     {"pipeline"},

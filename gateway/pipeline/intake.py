@@ -54,6 +54,7 @@ class Intake:
         """*configured* is the folder of the site's own policies, which replace the shipped ones file by file."""
         self.store = store
         self.authenticator = authenticator
+        self.state = state
         self.hostname = hostname
         self._configured = configured
         self._in_hand: dict[str, BinaryIO] = {}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import cast
 
 from gateway.pop3.framing import Lines
-from gateway.pop3.limits import Limits
+from gateway.stages import Pop3
 from gateway.tls import abort
 
 READ_AHEAD = 16 << 10
@@ -26,7 +24,7 @@ class Gone(Exception):
 class Connection(asyncio.Protocol):
     """Commands come by `line`, answers go by `send`. *opened* is called first, and returns what to call at the end."""
 
-    def __init__(self, limits: Limits, longest_line: int, opened: Callable[[Connection], Callable[[], None]]) -> None:
+    def __init__(self, limits: Pop3, longest_line: int, opened: Callable[[Connection], Callable[[], None]]) -> None:
         self._limits = limits
         self._lines = Lines(longest_line)
         self._opened = opened
@@ -43,9 +41,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._take(cast("asyncio.Transport", transport))
-        connected = transport.get_extra_info("socket")
-        if connected is not None and connected.family != socket.AF_UNIX:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._when_lost = self._opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -72,14 +67,6 @@ class Connection(asyncio.Protocol):
         self._writable.set()
 
     # What a session calls
-
-    @property
-    def peer(self) -> IPv4Address | IPv6Address:
-        """Who is there. `ValueError` where that cannot be told."""
-        name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        if not isinstance(name, tuple):
-            raise ValueError("no address")
-        return ip_address(str(name[0]).partition("%")[0])
 
     @property
     def tls(self) -> str:
@@ -141,7 +128,7 @@ class Connection(asyncio.Protocol):
                 self,
                 context,
                 server_side=True,
-                ssl_handshake_timeout=self._limits.handshake,
+                ssl_handshake_timeout=self._limits.handshake_timeout,
                 ssl_shutdown_timeout=self._limits.linger,
             )
         except OSError:  # ssl.SSLError is one of them
@@ -167,12 +154,6 @@ class Connection(asyncio.Protocol):
         finally:
             self._hang_up()
 
-    def turn_away(self, words: bytes) -> None:
-        """Say *words* and hang up, with no session."""
-        if self._transport is not None:
-            self._transport.write(words)
-            self._transport.close()
-
     def abort(self) -> None:
         """Hang up at once, so that nothing cut short looks complete."""
         self._out.clear()
@@ -194,7 +175,7 @@ class Connection(asyncio.Protocol):
 
     async def _wait_for_reader(self) -> None:
         try:
-            async with asyncio.timeout(self._limits.write):
+            async with asyncio.timeout(self._limits.write_timeout):
                 await self._writable.wait()
         except TimeoutError:
             raise Gone from None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from gateway.backoff import HeldBack
 from gateway.model import Temporary
 from gateway.pop3 import replies
 from gateway.pop3.maildrop import Entry, Maildrop
@@ -257,9 +258,12 @@ class Dialog:
         try:
             account = yield CheckPassword(user, password)
             if not account:
-                yield from self._wrong_password()
+                yield from self._wrong_password(replies.WRONG_PASSWORD)
                 return
             entries: Sequence[Entry] | None = yield OpenMaildrop(account)
+        except HeldBack:
+            yield from self._wrong_password(replies.HELD_BACK)
+            return
         except Temporary:
             yield from self._refuse(replies.TEMPORARY)
             return
@@ -270,10 +274,10 @@ class Dialog:
         self.state = State.TRANSACTION
         yield Reply(replies.maildrop(self._maildrop.count, self._maildrop.octets))
 
-    def _wrong_password(self) -> Steps:
+    def _wrong_password(self, reply: bytes) -> Steps:
         """The same words whether the user is unknown or the password is wrong."""
         self._failures += 1
-        yield Reply(replies.WRONG_PASSWORD)
+        yield Reply(reply)
         if self._failures >= MAX_FAILURES:
             yield Close()
 

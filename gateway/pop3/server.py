@@ -10,13 +10,15 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy import Connection as Transaction
 
 from gateway import config, events, failpoints
+from gateway.door import Door, Entrance
 from gateway.model import Temporary
+from gateway.peers import Address, Full
 from gateway.pop3 import dialog, replies
 from gateway.pop3.connection import Connection, Gone
 from gateway.pop3.framing import END, DotStuffer, Top
@@ -41,14 +43,13 @@ def server_factory(
     store: Store,
     authenticator: Authenticator,
     tls: ssl.SSLContext | None,
-    gate: Gate | None = None,
+    gate: Gate,
 ) -> Service:
-    """What `loop.create_server` calls for each connection to *listener*.
+    """What `loop.create_server` calls for each connection to *listener*; implicit TLS, too, is started here.
 
-    A listener with implicit TLS gets its context from `create_server`; *tls* is what STLS starts. Listeners of one
-    process share a *gate*, so that its limits hold for all of them together.
+    Listeners of one process share a *gate*, so that its limits hold for all of them together.
     """
-    return Service(listener, store, authenticator, tls, gate or Gate())
+    return Service(listener, store, authenticator, tls, gate)
 
 
 class Service:
@@ -68,12 +69,26 @@ class Service:
         self.tls = tls if listener.tls == "starttls" else None
         self.gate = gate
         self._sessions: dict[asyncio.Task[None], Session] = {}
+        self._entrance = Entrance(
+            name=listener.name,
+            lobby=gate.lobby,
+            limits=lambda: gate.limits,
+            dialog=self._dialog,
+            refusals=dict.fromkeys(Full, replies.TOO_MANY_SESSIONS.decode("ascii")),
+            stranger=replies.NOT_YOUR_NETWORK.decode("ascii"),
+            proxies=listener.proxy_from,
+            context=tls if listener.tls == "implicit" else None,
+        )
 
-    def __call__(self) -> asyncio.Protocol:
-        return Connection(self.gate.limits, dialog.MAX_SASL, self._admit)
+    def __call__(self) -> asyncio.BaseProtocol:
+        return Door(self._entrance)
+
+    def _dialog(self, peer: Address, left: Callable[[], None]) -> asyncio.Protocol:
+        return Connection(self.gate.limits, dialog.MAX_SASL, partial(self._admit, peer, left))
 
     async def drain(self, grace: float = 10.0) -> None:
         """Let every session finish what it has been told, then end it; after *grace* seconds, end it anyway."""
+        self.gate.lobby.clear()
         for session in self._sessions.values():
             session.shut_down()
         tasks = list(self._sessions)
@@ -84,30 +99,23 @@ class Service:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    def _admit(self, connection: Connection) -> Callable[[], None]:
-        """Begin a session, where there is room for one, and return what to call when its connection is lost."""
-        try:
-            peer = connection.peer
-        except ValueError:  # it has left already
-            connection.abort()
-            return _nothing
-        if not self.gate.enter(peer):
-            events.refused_connection(peer, self.listener.name, "too many sessions")
-            connection.turn_away(replies.TOO_MANY_SESSIONS + CRLF)
-            return _nothing
+    def _admit(self, peer: Address, left: Callable[[], None], connection: Connection) -> Callable[[], None]:
+        """Begin a session, and return what to call when its connection is lost."""
         session = Session(self, connection, peer)
         self._sessions[session.task] = session
-        session.task.add_done_callback(self._forget)
-        return session.lost
+        session.task.add_done_callback(self._sessions.pop)
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self.gate.leave(self._sessions.pop(task).peer)
+        def lost() -> None:
+            left()
+            session.lost()
+
+        return lost
 
 
 class Session:
     """One peer, from the greeting to the end."""
 
-    def __init__(self, service: Service, connection: Connection, peer: IPv4Address | IPv6Address) -> None:
+    def __init__(self, service: Service, connection: Connection, peer: Address) -> None:
         self.peer = peer
         self._service = service
         self._limits = service.gate.limits
@@ -123,7 +131,7 @@ class Session:
         self._sent = 0
         self._deleted = 0
         secure = bool(connection.tls)
-        trusted = service.listener.cleartext_login and _is_loopback(peer)
+        trusted = service.listener.cleartext_login and peer.is_loopback
         self._dialog = dialog.Dialog(secure=secure, offers_tls=service.tls is not None, trusted=trusted)
         self.task = asyncio.get_running_loop().create_task(self._run())
 
@@ -187,8 +195,8 @@ class Session:
     def _patience(self) -> float:
         """How long to wait for the next command: the whole login has one deadline, later each command its own."""
         if self._dialog.state is not dialog.State.AUTHORIZATION:
-            return self._limits.idle
-        left = self._began + self._limits.login - time.monotonic()
+            return self._limits.idle_timeout
+        left = self._began + self._limits.login_timeout - time.monotonic()
         if left <= 0:
             raise TimeoutError
         return left
@@ -256,26 +264,11 @@ class Session:
     # Passwords
 
     async def _check(self, user: str, password: str) -> str:
-        """The account, if the password is right; a wrong one is answered after a fixed delay, whatever is wrong."""
-        until = time.monotonic() + self._limits.delay
-        account = await self._identify(user, password)
+        """The account, if the password is right."""
+        identify = partial(self._service.authenticator.identify, user, password)
+        account = await self._service.gate.backoff.checked(self.peer, user, identify)
         words = "pop3-login" if account else "pop3-login-failed"
         events.say(words, peer=self.peer, listener=self._service.listener.name, user=user, tls=self._connection.tls)
-        if not account:
-            await asyncio.sleep(until - time.monotonic())
-        return account
-
-    async def _identify(self, user: str, password: str) -> str:
-        gate = self._service.gate
-        if not gate.attempt(self.peer, user):
-            return ""
-        try:
-            account = await self._service.authenticator.identify(user, password)
-        except Temporary:
-            gate.withdraw(self.peer, user)
-            raise
-        if account:
-            gate.succeeded(self.peer, user)
         return account
 
     # The maildrop
@@ -350,12 +343,3 @@ def _thrown(steps: dialog.Steps, error: Temporary) -> dialog.Effect | None:
         return steps.throw(error)
     except StopIteration:
         return None
-
-
-def _is_loopback(peer: IPv4Address | IPv6Address) -> bool:
-    mapped = peer.ipv4_mapped if isinstance(peer, IPv6Address) else None
-    return (mapped or peer).is_loopback
-
-
-def _nothing() -> None:
-    """No session ends when this connection does."""

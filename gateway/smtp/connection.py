@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import cache, partial
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, TLSSetupException
@@ -22,7 +19,9 @@ from aiosmtpd.smtp import SMTP, TLSSetupException
 from gateway import events
 from gateway.model import ListenerKind
 from gateway.model import Session as Peer
+from gateway.peers import Address
 from gateway.smtp import replies
+from gateway.smtp.pace import Pace
 from gateway.smtp.replies import Reply
 from gateway.smtp.wire import MAX_LINE, Reader
 from gateway.stages import Edge
@@ -31,14 +30,16 @@ from gateway.tls import abort
 GRACE = 5.0
 """Seconds that a peer has to read our last words."""
 
-Address = IPv4Address | IPv6Address
+WRITE_AHEAD = 16 << 10
+"""Octets of replies that may wait for the peer to read them."""
+
 Verb = Callable[[str | None], Awaitable[None]]
 
-_NOBODY = IPv4Address(0)
 _TICK = 0.001
 
 _open: set[Connection] = set()
-_by_network: Counter[object] = Counter()
+_incoming = memoryview(bytearray(64 << 10))
+"""Where all connections receive: each takes what is there before another receives."""
 
 
 def connections() -> set[Connection]:
@@ -46,30 +47,9 @@ def connections() -> set[Connection]:
     return set(_open)
 
 
-def _network(address: Address) -> object:
-    """What one owner has: an IPv4 address, or a /64 of IPv6."""
-    return address if isinstance(address, IPv4Address) else int(address) >> 64
-
-
-def _address(transport: asyncio.BaseTransport) -> Address:
-    """Who has connected. IPv4 within IPv6 is IPv4, so that no rule for it is escaped."""
-    name = transport.get_extra_info("peername")
-    if not name:
-        return _NOBODY
-    address = ip_address(name[0].partition("%")[0])
-    return address if isinstance(address, IPv4Address) else address.ipv4_mapped or address
-
-
 def _tls_version(transport: asyncio.BaseTransport) -> str:
     secured = transport.get_extra_info("ssl_object")
     return secured.version() or "TLS" if secured is not None else ""
-
-
-def _keep_prompt(transport: asyncio.BaseTransport) -> None:
-    """Without TCP_NODELAY each reply may wait 40 ms; asyncio sets it only where the listener names its protocol."""
-    if (socket := transport.get_extra_info("socket")) is not None:
-        with contextlib.suppress(OSError):
-            socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
 
 
 class _AnyLength(dict[str, int]):
@@ -98,25 +78,30 @@ def _stock_state() -> dict[str, Any]:
     return {name: value for name, value in stock.items() if name not in base} | {"_auth_methods": {}}
 
 
-class Connection(SMTP):
-    """What a session stands on. Subclasses give `welcome` and `obey`, and may let go of things in `forget`."""
+class Connection(SMTP, asyncio.BufferedProtocol):
+    """What a session stands on. Subclasses give `welcome` and `obey`, and may let go of things in `forget`.
+
+    *address* is the peer's; *left* is called when the connection is gone.
+    """
 
     command_size_limit = MAX_LINE
     command_size_limits = _AnyLength()
     transport: asyncio.Transport | None
 
-    def __init__(self, edge: Edge, hostname: str, kind: ListenerKind, listener: str) -> None:
+    def __init__(
+        self, edge: Edge, hostname: str, kind: ListenerKind, listener: str, address: Address, left: Callable[[], None]
+    ) -> None:
         vars(self).update(_stock_state())
         self.loop = asyncio.get_running_loop()
         self._reader: Reader = Reader()
         asyncio.StreamReaderProtocol.__init__(self, self._reader, self._cb_client_connected, self.loop)
         self.edge = edge
         self.hostname = hostname
-        self.peer = Peer(_NOBODY, listener, kind)
+        self.peer = Peer(address, listener, kind)
+        self._left = left
         self._smtp_methods = cast("dict[str, Any]", _Verbs(self.obey))
-        # How many there were when this one came, it included: of a burst all come before the first is judged
-        self.in_all = self.of_network = 0
         self._said = bytearray()
+        self._pace = Pace(0, 1.0, 0.0)
         self._late = replies.IDLE_TOO_LONG
         self._deadline = 0.0
         self._last_moment: asyncio.TimerHandle | None = None
@@ -138,14 +123,20 @@ class Connection(SMTP):
     # Beginning and end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A peer has connected; over an implicit TLS listener, after the handshake."""
+        """A peer may come in; over an implicit TLS listener, after the handshake."""
         self._session_end = self.loop.time() + self.edge.session_time
-        self.peer = replace(self.peer, peer=_address(transport), tls=_tls_version(transport))
-        _keep_prompt(transport)
+        self.peer = replace(self.peer, tls=_tls_version(transport))
+        cast("asyncio.Transport", transport).set_write_buffer_limits(high=WRITE_AHEAD)
         _open.add(self)
-        _by_network[network := _network(self.peer.peer)] += 1
-        self.in_all, self.of_network = len(_open), _by_network[network]
         super().connection_made(transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the signature is asyncio's
+        """Where the next octets are to be put."""
+        return _incoming
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """They are there. The reader copies them."""
+        self._reader.feed_data(_incoming[:nbytes])
 
     def _set_rset_state(self) -> None:
         """Called by aiosmtpd at the beginning: there is nothing to reset, our state is our own."""
@@ -160,9 +151,7 @@ class Connection(SMTP):
         if self not in _open:
             return
         _open.discard(self)
-        _by_network[network := _network(self.peer.peer)] -= 1
-        if not _by_network[network]:
-            del _by_network[network]
+        self._left()
         if self._last_moment is not None:
             self._last_moment.cancel()
         self.forget()
@@ -205,7 +194,7 @@ class Connection(SMTP):
         self._said += (status.encode("ascii") if isinstance(status, str) else status) + b"\r\n"
         if status[:3] in ("421", b"421"):
             self._close()
-        elif not self._reader.has_line:
+        elif not self._reader.has_line or len(self._said) > WRITE_AHEAD:
             await self.flush()
 
     async def say(self, reply: Reply) -> None:
@@ -216,7 +205,11 @@ class Connection(SMTP):
         """Send what was said, and wait while the peer does not read it."""
         if self._said:
             self._writer.write(self._taken())
-        await self._writer.drain()
+        if self._writer.transport.get_write_buffer_size():
+            self._late = replies.REPLIES_UNREAD
+            self.allow(min(self.edge.write_timeout, self._session_end - self.loop.time()))
+            await self._writer.drain()
+            self._reset_timeout()
 
     def _taken(self) -> bytes:
         said = bytes(self._said)
@@ -230,15 +223,25 @@ class Connection(SMTP):
         self._late = replies.IDLE_TOO_LONG
         self.allow(min(duration or self.edge.idle_timeout, self._session_end - self.loop.time()))
 
+    def begin_content(self) -> None:
+        """From now on the peer is to send content, and not too slowly."""
+        self._pace = Pace(self.edge.data_rate, self.edge.data_window, self.loop.time())
+
     async def octets(self, most: int) -> bytes:
         """The next octets of content, at most *most*; `ConnectionResetError` where there are no more."""
-        self._late = replies.DATA_TOO_SLOW
-        self.allow(min(self.edge.data_timeout, self._session_end - self.loop.time()))
         if self._said and self._reader.is_empty:
             await self.flush()  # who waits, lets nobody wait for what he has said (RFC 2920 3.2)
+        if self._reader.is_empty:
+            self._allow_content(self.loop.time())
         if octets := await self._reader.read(most):
+            self._pace.count(len(octets), self.loop.time())
             return octets
         raise ConnectionResetError
+
+    def _allow_content(self, now: float) -> None:
+        silent, slow = now + self.edge.data_timeout, self._pace.deadline
+        self._late = replies.DATA_STOPPED if silent <= slow else replies.DATA_TOO_SLOW
+        self.allow(min(silent, slow, self._session_end) - now)
 
     def allow(self, seconds: float) -> None:
         """Put the deadline *seconds* from now. The timer is only set anew where it would come too late."""

@@ -19,9 +19,12 @@ from typing import BinaryIO
 from aiosmtpd.smtp import TLSSetupException
 
 from gateway import config, events, failpoints
+from gateway.backoff import Backoff, HeldBack
+from gateway.door import Door, Entrance, Lobby
 from gateway.model import Direction, Envelope, ListenerKind, Temporary
+from gateway.peers import Address, Full
 from gateway.pipeline.intake import Intake, Kind, Outcome, Visit
-from gateway.smtp import address, connection, replies, sasl
+from gateway.smtp import address, connection, greeting, replies, sasl
 from gateway.smtp.connection import Connection
 from gateway.smtp.data import Chunked, Dotted
 from gateway.smtp.replies import ProtocolError, Reply
@@ -52,9 +55,20 @@ _ANSWERS: Mapping[Kind, Reply] = {
 class Session(Connection):
     """One SMTP dialog."""
 
-    def __init__(self, listener: config.Listener, intake: Intake, tls: ssl.SSLContext | None, spool_dir: Path) -> None:
-        super().__init__(intake.edge, intake.hostname, listener.kind, listener.name)
+    def __init__(
+        self,
+        listener: config.Listener,
+        intake: Intake,
+        tls: ssl.SSLContext | None,
+        spool_dir: Path,
+        backoff: Backoff,
+        peer: Address,
+        left: Callable[[], None],
+    ) -> None:
+        super().__init__(intake.edge, intake.hostname, listener.kind, listener.name, peer, left)
         self._listener = listener
+        self._state = intake.state
+        self._backoff = backoff
         self._visit: Visit = intake.visit()
         self._starttls = tls if listener.tls == "starttls" else None
         self._spool_dir = spool_dir
@@ -62,7 +76,7 @@ class Session(Connection):
         self._verb = self._envelope_word = ""  # of the command in hand, for the log
         self._has_spoken = False
         self._reading_content = False
-        self._commands = self._errors = self._messages = self._auth_failures = 0
+        self._commands = self._errors = self._unknown = self._messages = self._auth_failures = 0
 
     # The door
 
@@ -81,10 +95,8 @@ class Session(Connection):
         is_open = self._listener.kind is not ListenerKind.RELAY and not networks
         if not is_open and not any(self.peer.peer in network for network in networks):
             return replies.NOT_YOUR_NETWORK
-        if max(self.in_all, len(_judging)) > self.edge.connections:
+        if len(_judging) > self.edge.connections:  # peers that have gone, and left work behind
             return replies.TOO_MANY_CONNECTIONS
-        if self.of_network > self.edge.connections_per_peer:
-            return replies.TOO_MANY_FROM_PEER
         return None
 
     async def _judged_at_door(self) -> Reply | None:
@@ -97,8 +109,16 @@ class Session(Connection):
             return replies.PEER_REFUSED.naming(outcome.id, outcome.reference)
         if outcome.kind is not Kind.OK:
             return replies.PEER_DEFERRED.naming(outcome.id, outcome.reference)
-        # RFC 5321 3.1: the client waits for the greeting
-        return replies.TALKED_BEFORE_GREETING if self._is_out_of_turn() else None
+        return None if await self._has_waited() else replies.TALKED_BEFORE_GREETING
+
+    async def _has_waited(self) -> bool:
+        """Whether the peer says nothing before our greeting (RFC 5321 3.1). Strangers get time to show it."""
+        if not (self.edge.strict_turns and await greeting.has_to_wait(self.peer, self.edge, self._state)):
+            return not self._is_out_of_turn()
+        is_silent = await self._reader.is_silent(self.edge.greeting_delay)
+        if is_silent:
+            await greeting.has_waited(self.peer, self.edge, self._state)
+        return is_silent
 
     def _is_out_of_turn(self) -> bool:
         """Whether the peer sent more where it had to wait for our answer (RFC 2920 3.1)."""
@@ -177,7 +197,8 @@ class Session(Connection):
         self.peer = replace(self.peer, helo=name, esmtp=esmtp)
 
     def _extensions(self) -> list[str]:
-        words = ["PIPELINING", f"SIZE {self.edge.message_size}", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN"]
+        limits = f"LIMITS RCPTMAX={self.edge.recipients} MAILMAX={self.edge.messages}"  # RFC 9422
+        words = ["PIPELINING", f"SIZE {self.edge.message_size}", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", limits]
         if self._starttls is not None and not self.peer.tls:
             words.append("STARTTLS")
         if self.peer.kind is ListenerKind.SUBMISSION and self.peer.tls:
@@ -256,17 +277,22 @@ class Session(Connection):
         return sasl.decoded(answer)
 
     async def _log_in(self, login: str, password: str) -> None:
+        identify = partial(self._visit.authenticate, self.peer, login, password)
         try:
-            account = await self._visit.authenticate(self.peer, login, password) if login else ""
+            account = await self._backoff.checked(self.peer.peer, login, identify)
+        except HeldBack:
+            raise self._failed_login(replies.AUTH_HELD_BACK) from None
         except Temporary:
             raise ProtocolError(replies.AUTH_UNAVAILABLE) from None
         if not account:
-            self._auth_failures += 1
-            is_last = self._auth_failures >= self.edge.auth_failures
-            raise ProtocolError(replies.TOO_MANY_LOGINS if is_last else replies.AUTH_FAILED)
+            raise self._failed_login(replies.AUTH_FAILED)
         self.forget()
         self.peer = replace(self.peer, user=account)
         await self.say(replies.LOGGED_IN)
+
+    def _failed_login(self, reply: Reply) -> ProtocolError:
+        self._auth_failures += 1
+        return ProtocolError(replies.TOO_MANY_LOGINS if self._auth_failures >= self.edge.auth_failures else reply)
 
     # The envelope
 
@@ -292,10 +318,19 @@ class Session(Connection):
         self._demand_room(mail.envelope)
         if self.peer.direction is Direction.INBOUND and address.routes_onward(recipient.address):
             raise ProtocolError(replies.NOT_OURS)
-        _demand_ok(await self._visit.recipient(self.peer, mail.envelope, recipient))
+        outcome = await self._visit.recipient(self.peer, mail.envelope, recipient)
+        if outcome.kind is Kind.NO_SUCH_USER:
+            self._count_unknown()
+        _demand_ok(outcome)
         if all(known.address != recipient.address for known in mail.envelope.recipients):
             mail.envelope = replace(mail.envelope, recipients=(*mail.envelope.recipients, recipient))
         await self.say(replies.RECIPIENT_OK)
+
+    def _count_unknown(self) -> None:
+        """Strangers that try name after name find out little, and not for long."""
+        self._unknown += 1
+        if self._unknown >= self.edge.unknown_recipients and self.peer.direction is Direction.INBOUND:
+            raise ProtocolError(replies.TOO_MANY_UNKNOWN)
 
     def _begun_mail(self) -> Transaction:
         if self._mail is None:
@@ -326,6 +361,7 @@ class Session(Connection):
         await self.flush()
         content = Dotted(self.edge.message_size, self.edge.header_size)
         self._reading_content = True
+        self.begin_content()
         left = None
         while left is None:
             kept, left = content.feed(await self.octets(BLOCK))
@@ -366,6 +402,7 @@ class Session(Connection):
 
     async def _read_chunk(self, length: int, take: Callable[[bytes], None]) -> None:
         self._reading_content = True
+        self.begin_content()
         while length:
             block = await self.octets(min(length, BLOCK))
             length -= len(block)
@@ -434,26 +471,46 @@ _COMMANDS: Mapping[str, Callable[[Session, str], Awaitable[None]]] = {
 }
 
 
+_lobby = Lobby()
+_REFUSALS: Mapping[Full, str] = {
+    Full.PROCESS: str(replies.TOO_MANY_CONNECTIONS),
+    Full.ADDRESS: str(replies.TOO_MANY_FROM_PEER),
+    Full.NETWORK: str(replies.TOO_MANY_FROM_NETWORK),
+}
+
+
 def server_factory(
     listener: config.Listener, intake: Intake, tls: ssl.SSLContext | None, *, spool_dir: Path | None = None
-) -> Callable[[], asyncio.Protocol]:
-    """What `loop.create_server` calls for each connection of *listener*. With implicit TLS, give it `ssl=` there.
+) -> Callable[[], asyncio.BaseProtocol]:
+    """What `loop.create_server` calls for each connection of *listener*; implicit TLS, too, is started here.
 
     Messages that outgrow memory wait in *spool_dir*, which is made if it is missing.
     """
     folder = spool_dir or Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return partial(Session, listener, intake, tls, folder)
+    entrance = Entrance(
+        name=listener.name,
+        lobby=_lobby,
+        limits=lambda: intake.edge,
+        dialog=partial(Session, listener, intake, tls, folder, Backoff(intake.state, lambda: intake.stages.logins)),
+        refusals=_REFUSALS,
+        stranger=str(replies.NOT_YOUR_NETWORK),
+        proxies=listener.proxy_from,
+        context=tls if listener.tls == "implicit" else None,
+    )
+    return partial(Door, entrance)
 
 
 async def drain(seconds: float) -> None:
     """The listeners are closed: part from idle sessions, let messages in progress finish, end all after *seconds*."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
+    _lobby.clear()
     while (connection.connections() or _judging) and loop.time() < end:
         for one in connection.connections():
             one.retire()
         await asyncio.sleep(0.02)
     for one in connection.connections():
         one.cut()
+    _lobby.clear()
     await asyncio.sleep(0)

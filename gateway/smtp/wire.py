@@ -19,7 +19,7 @@ MAX_LINE = 4096
 _TEXT = re.compile(rb"[^\x00-\x1f\x7f]*\r\n")
 _VERB = re.compile(rb"[A-Za-z]+[ \r]")
 _MAY_BEGIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n")
-_UNREAD = 32 << 10
+_UNREAD = 16 << 10
 
 
 class Reader(asyncio.StreamReader):
@@ -67,6 +67,16 @@ class Reader(asyncio.StreamReader):
             await self._more()
         if self._buffer[0] not in _MAY_BEGIN:
             raise ProtocolError(replies.NOT_SMTP)
+
+    async def is_silent(self, seconds: float) -> bool:
+        """Whether nothing comes for *seconds*; False as soon as something does."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not (self._buffer or self._eof):
+                    await self._wait_for_data("silence")
+        except TimeoutError:
+            pass
+        return not self._buffer
 
     async def _more(self) -> None:
         if (error := self.exception()) is not None:

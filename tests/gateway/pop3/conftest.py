@@ -16,15 +16,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from gateway.backoff import Backoff
 from gateway.config import Pop3Listener
 from gateway.model import Envelope, Recipient, Session, State
-from gateway.pop3.limits import Gate, Limits
+from gateway.pop3.limits import Gate
 from gateway.pop3.server import server_factory
+from gateway.stages import Logins, Pop3
+from gateway.state import LocalState
 from gateway.store import mailbox, messages
 from gateway.store.engine import Store
 
 PASSWORDS = {"alice": "alice's secret", "bob": "bob's secret", "jörg": "geheimnis mit ü"}
-QUICK = Limits(login=5.0, idle=5.0, handshake=2.0, write=2.0, linger=0.5, lease=3.0, delay=0.05)
+QUICK = Pop3(login_timeout=5.0, idle_timeout=5.0, handshake_timeout=2.0, write_timeout=2.0, linger=0.5, lease=3.0)
+LOGINS = Logins(delay=0.05)
 HEADER = b"Return-Path: <sender@example.org>\r\n"
 RECEIVED = b"Received: by us\r\n"
 MAILS = (
@@ -164,9 +168,9 @@ def _loop():
 
 
 @contextmanager
-def _listening(run, service, context):
+def _listening(run, service):
     async def start():
-        return await asyncio.get_running_loop().create_server(service, "127.0.0.1", 0, ssl=context)
+        return await asyncio.get_running_loop().create_server(service, "127.0.0.1", 0)
 
     async def stop():
         server.close()
@@ -181,17 +185,29 @@ def _listening(run, service, context):
 
 
 @pytest.fixture
-def serve(store, server_tls):
+def serve(store, server_tls, tmp_path):
     """Start a listener; what comes back has its `port`, the `service`, its `passwords`, and `run` for coroutines."""
     with ExitStack() as stack:
 
-        def start(tls="starttls", cleartext=True, limits=QUICK, gate=None, kept=store, passwords=None):
-            listener = Pop3Listener(name="pop3", address="127.0.0.1:0", tls=tls, cleartext_login=cleartext)
+        def start(
+            tls="starttls",
+            cleartext=True,
+            limits=QUICK,
+            logins=LOGINS,
+            gate=None,
+            kept=store,
+            passwords=None,
+            proxies=(),
+        ):
+            listener = Pop3Listener(
+                name="pop3", address="127.0.0.1:0", tls=tls, cleartext_login=cleartext, proxy_from=proxies
+            )
             passwords = passwords or Passwords()
             context = server_tls if tls != "none" else None
-            service = server_factory(listener, kept, passwords, context, gate or Gate(limits))
+            gate = gate or Gate(limits, Backoff(LocalState(tmp_path / "state.db"), lambda: logins))
+            service = server_factory(listener, kept, passwords, context, gate)
             run = stack.enter_context(_loop())
-            port = stack.enter_context(_listening(run, service, context if tls == "implicit" else None))
+            port = stack.enter_context(_listening(run, service))
             return SimpleNamespace(port=port, service=service, passwords=passwords, run=run)
 
         yield start

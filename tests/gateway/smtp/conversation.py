@@ -17,6 +17,7 @@ A file begins with options, `key: value`, up to an empty line. Then each line is
 
 import asyncio
 import contextlib
+import json
 import re
 import ssl
 from dataclasses import dataclass, field
@@ -26,9 +27,33 @@ from gateway import config, tls
 from gateway.model import ListenerKind, Temporary
 from gateway.pipeline.outcome import Kind, Outcome
 from gateway.smtp import connection, session
-from gateway.stages import Edge
+from gateway.stages import Edge, Logins, Stages
 
 DEADLINE = 5.0
+
+
+class State:
+    """Counters and marks that never run out, in this process; `gone` is a state out of reach."""
+
+    def __init__(self):
+        self.kept, self.gone = {}, False
+
+    async def get(self, key):
+        if self.gone:
+            raise Temporary("gone")
+        return self.kept.get(key)
+
+    async def put(self, key, value, ttl):
+        await self.get(key)
+        self.kept[key] = value
+
+    async def add_all(self, amounts, ttl):
+        for key, amount in amounts.items():
+            await self.put(key, str(int(await self.get(key) or 0) + amount), ttl)
+        return [int(self.kept[key]) for key in amounts]
+
+    async def claim(self, key, ttl):
+        return await self.get(key) is None and not await self.put(key, "1", ttl)
 
 
 @dataclass
@@ -41,6 +66,12 @@ class Intake:
     taken: list = field(default_factory=list)
     pause: float = 0.0
     asked: list = field(default_factory=list)
+    state: State = field(default_factory=State)
+    logins: Logins = field(default_factory=lambda: Logins(delay=0.0))
+
+    @property
+    def stages(self):
+        return Stages(edge=self.edge, logins=self.logins)
 
     def visit(self):
         return self
@@ -85,8 +116,7 @@ async def serving(intake, listener, folder, context=None):
     """The port of a server for *listener*, until the block ends; then no session is left."""
     loop = asyncio.get_running_loop()
     factory = session.server_factory(listener, intake, context, spool_dir=folder / "spool")
-    implicit = context if listener.tls == "implicit" else None
-    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=implicit)
+    server = await loop.create_server(factory, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -94,6 +124,7 @@ async def serving(intake, listener, folder, context=None):
         await session.drain(0)
         await asyncio.sleep(0.01)
         assert not connection.connections()
+        assert not session._lobby.crowd.size
 
 
 def listener(kind="mx", secured="starttls", networks=()):
@@ -175,7 +206,7 @@ def unescaped(text):
 
 
 def options(head):
-    """Options of the file: listener, tls, edge.NAME, intake.KEY, pause."""
+    """Options of the file: listener, tls, networks, proxy_from, edge.NAME, intake.KEY, pause; lists are JSON."""
     found = {}
     for line in head.splitlines():
         if not line.startswith("#"):
@@ -185,11 +216,12 @@ def options(head):
 
 
 def of_edge(found):
-    given = {key[5:]: value for key, value in found.items() if key.startswith("edge.")}
-    return Edge(**{key: int(v) if v.isdigit() else v != "false" if v in WORDS else v for key, v in given.items()})
+    return Edge(**{key[5:]: value_of(text) for key, text in found.items() if key.startswith("edge.")})
 
 
-WORDS = ("true", "false")
+def value_of(text):
+    """A number, a truth or a list as in JSON; all else is text."""
+    return json.loads(text) if re.fullmatch(r"\d+|true|false|\[.*\]", text) else text
 
 
 def perform(path: Path, folder: Path):
@@ -205,7 +237,12 @@ async def _perform(found, steps, folder):
     intake = Intake(of_edge(found), answers=answers, pause=float(found.get("pause", 0)))
     networks = tuple(found["networks"].split()) if "networks" in found else ()
     at = config.Listener(
-        name="test", kind=found.get("listener", "mx"), address="127.0.0.1:0", tls=secured, networks=list(networks)
+        name="test",
+        kind=found.get("listener", "mx"),
+        address="127.0.0.1:0",
+        tls=secured,
+        networks=list(networks),
+        proxy_from=found.get("proxy_from", "").split(),
     )
     async with serving(intake, at, folder, context) as port:
         trusting = trusting_context() if context else None
