@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import shutil
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import Connection
 
-from gateway import clamd, roles, stages, terminal, tls
+from gateway import clamd, roles, stages, supervisor, terminal, tls
 from gateway.config import SHIPPED_POLICIES, Config
 from gateway.model import Dns, State, Temporary
 from gateway.pipeline import policy
@@ -30,7 +32,16 @@ QUEUE_LATE = 4 * 3600.0
 """Seconds after which a queued delivery is remarkable."""
 
 ROOM = 20
-"""Messages of full size that the disk should have room for."""
+"""Messages of full size that a disk on which mail lies should have room for."""
+
+SMALL_ROOM = 1 << 20
+"""Octets that a disk should have free on which no mail lies."""
+
+FILES = 100
+"""Files that there should be room for."""
+
+PATIENCE = 2.0
+"""Seconds to wait for a turn at the store."""
 
 PROBE = "status.gatepost.invalid"
 """A name that never exists (RFC 6761 6.4): a working DNS says so."""
@@ -45,14 +56,16 @@ class Check:
     text: str
 
 
-def look(config: Config, store: Store, dns: Dns) -> list[Check]:
-    """Everything there is to know. Raises `Temporary` where the store is out of reach."""
-    found = [*_processes(config)]
-    with store.reading() as conn:
-        found += _queue(conn)
+Opened = Callable[[Config], AbstractContextManager[Store]]
+
+
+def look(config: Config, opened: Opened, dns: Dns) -> list[Check]:
+    """Everything there is to know; *opened* opens the store. Raises `Temporary` where there is none yet."""
+    found = [*_processes(config), *_store(config, opened)]
     try:
         policies = policy.load(config.server.policies, None)
-        found += [*_scanner(config, policies), _policies(config, policies), _disk(config, policies)]
+        size = policies.stages.edge.message_size
+        found += [*_scanner(config, policies), _policies(config, policies), *_disks(config, size)]
     except FaultyFiles as error:
         words = f"{len(error.faults)} faults, so an older set is in force; see gatepost check"
         found.append(Check("policies", ok=False, text=words))
@@ -67,13 +80,39 @@ def runs(config: Config) -> bool:
 def _processes(config: Config) -> Iterator[Check]:
     known = {(one.role, one.number): one for one in roles.known(config.run_dir) if one.alive}
     for role, number in roles.processes(config):
-        process = known.get((role.value, number))
-        if process is None:
-            yield Check(f"{role}-{number}", ok=False, text="not running")
-        else:
-            since = terminal.span(time.time() - process.started)
-            where = ", ".join(process.listeners.values())
-            yield Check(f"{role}-{number}", ok=True, text=f"pid {process.pid}, for {since}{where and f', {where}'}")
+        process, name = known.get((role.value, number)), f"{role}-{number}"
+        ended = roles.end_of(config.run_dir, name)
+        often = ended is not None and ended.times > supervisor.BURST and time.time() - ended.at < supervisor.MEMORY
+        yield Check(name, ok=process is not None and not often, text=f"{_running(process)}{_last_end(ended)}")
+
+
+def _running(process: roles.Process | None) -> str:
+    if process is None:
+        return "not running"
+    since = terminal.span(time.time() - process.started)
+    where = ", ".join(process.listeners.values())
+    return f"pid {process.pid}, for {since}{where and f', {where}'}"
+
+
+def _last_end(ended: roles.Ended | None) -> str:
+    if ended is None:
+        return ""
+    times = f", {ended.times} times within a minute" if ended.times > 1 else ""
+    return f"; ended by {ended.how} {terminal.span(time.time() - ended.at)} ago{times}"
+
+
+def _store(config: Config, opened: Opened) -> list[Check]:
+    """Whether it can be read, and written to: opening it takes the turn of a writer."""
+    hurried = config.model_copy(update={"store": config.store.model_copy(update={"patience": PATIENCE})})
+    began = time.monotonic()
+    try:
+        with opened(hurried) as store, store.reading() as conn:
+            text = f"its turn came in {(time.monotonic() - began) * 1000:.0f} ms"
+            return [Check("store", ok=True, text=text), *_queue(conn)]
+    except (Temporary, OSError) as error:
+        if isinstance(error, Temporary) and not (config.store.url or config.run_dir.exists()):
+            raise
+        return [Check("store", ok=False, text=f"{error}; no mail is accepted or delivered meanwhile")]
 
 
 def _queue(conn: Connection) -> list[Check]:
@@ -110,12 +149,28 @@ def _policies(config: Config, policies: Policies) -> Check:
     return Check("policies", ok=True, text=f"{len(files)} (set {policies.version}): {whose}")
 
 
-def _disk(config: Config, policies: Policies) -> Check:
-    """A full disk refuses mail (452), the large ones first; so it is told before it is full."""
-    usage = shutil.disk_usage(config.server.data)
-    room = usage.free // policies.stages.edge.message_size
-    text = f"{usage.free >> 20} MB free of {usage.total >> 20}, room for {room} messages of full size"
-    return Check("disk", room >= ROOM, text)
+def _disks(config: Config, message_size: int) -> Iterator[Check]:
+    """A full disk refuses mail (452), the large ones first; so it is told before it is full. Each disk once."""
+    data, known = config.server.data, set[int]()
+    for name, folder, need in (
+        ("disk", data, ROOM * message_size),
+        ("disk of spool", data / "spool", ROOM * message_size),
+        ("disk of run", config.run_dir, SMALL_ROOM),
+    ):
+        if folder.exists() and (device := folder.stat().st_dev) not in known:
+            known.add(device)
+            yield _disk(name, folder, need, message_size)
+
+
+def _disk(name: str, folder: Path, need: int, message_size: int) -> Check:
+    found = os.statvfs(folder)
+    free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    text = f"{free >> 20} MB free of {whole >> 20}, room for {free // message_size} messages of full size"
+    if found.f_flag & os.ST_RDONLY:
+        return Check(name, ok=False, text=f"{folder} can only be read; {text}")
+    if found.f_files and found.f_favail < FILES:
+        return Check(name, ok=False, text=f"{folder} has room for {found.f_favail} files only; {text}")
+    return Check(name, ok=free >= need, text=text)
 
 
 async def _dns(dns: Dns) -> Check:

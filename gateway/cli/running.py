@@ -96,7 +96,7 @@ def _file_faults(made: Config, path: Path | None) -> list[Fault]:
 
 @app.command(epilog=CODES)
 def status(ctx: typer.Context, json: Json = False) -> None:
-    """Show how the gateway is: processes, queue, scanner, DNS, certificate, policies.
+    """Show how the gateway is: processes, store, queue, scanner, disks, DNS, certificate, policies.
 
     Exits 0 when all is well, 1 when something wants attention, 3 when the gateway does not run.
 
@@ -105,8 +105,7 @@ def status(ctx: typer.Context, json: Json = False) -> None:
     wiring = wiring_of(ctx)
     made = wiring.config()
     running = health.runs(made)
-    with wiring.store(made) as store:
-        checks = health.look(made, store, wiring.dns(made))
+    checks = health.look(made, wiring.store, wiring.dns(made))
     if json:
         terminal.as_json({"running": running, "checks": checks})
     else:

@@ -1,20 +1,136 @@
 """What `status` sees, thing by thing."""
 
-import shutil
-from collections import namedtuple
+import os
+import time
+from contextlib import contextmanager
 
 import pytest
 
-from gateway import health
+from gateway import health, roles
 from gateway.config import Config, Server
-from gateway.pipeline import policy
+from gateway.model import Temporary
+from gateway.store.engine import Store
 
-Usage = namedtuple("Usage", "total used free")
+MESSAGE = 50 << 20
 
 
-@pytest.mark.parametrize(("free", "ok"), [(10 << 30, True), (20 * (50 << 20), True), (900 << 20, False), (0, False)])
-def test_a_disk_that_will_soon_refuse_mail_is_told(tmp_path, monkeypatch, free, ok):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(20 << 30, (20 << 30) - free, free))
-    check = health._disk(Config(server=Server(data=tmp_path)), policy.load(None, None))
+class Disk:
+    """What `statvfs` says of a disk of 20 GB."""
+
+    f_frsize, f_blocks, f_files, f_favail, f_flag = 1 << 20, 20 << 10, 0, 0, 0
+
+    def __init__(self, free, **more):
+        self.f_bavail = free >> 20
+        vars(self).update(more)
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    def check(free, **more):
+        monkeypatch.setattr(os, "statvfs", lambda path: Disk(free, **more))
+        (found,) = health._disks(Config(server=Server(data=tmp_path)), MESSAGE)
+        return found
+
+    return check
+
+
+@pytest.mark.parametrize(("free", "ok"), [(10 << 30, True), (20 * MESSAGE, True), (900 << 20, False), (0, False)])
+def test_a_disk_that_will_soon_refuse_mail_is_told(disk, free, ok):
+    check = disk(free)
     assert check.ok is ok
     assert f"{free >> 20} MB free of 20480" in check.text
+
+
+def test_a_disk_without_room_for_files_is_told(disk):
+    assert "room for 3 files only" in disk(10 << 30, f_files=1000, f_favail=3).text
+    assert disk(10 << 30, f_files=1000, f_favail=500).ok
+
+
+def test_a_disk_that_can_only_be_read_is_told(disk):
+    check = disk(10 << 30, f_flag=os.ST_RDONLY)
+    assert not check.ok
+    assert "can only be read" in check.text
+
+
+def test_folders_on_one_disk_are_told_once(tmp_path, monkeypatch):
+    for name in ("spool", "run"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(os, "statvfs", lambda path: Disk(10 << 30))
+    assert [check.name for check in health._disks(Config(server=Server(data=tmp_path)), MESSAGE)] == ["disk"]
+
+
+# ---- Processes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config(tmp_path):
+    made = Config(server=Server(data=tmp_path))
+    made.run_dir.mkdir()
+    return made
+
+
+def test_a_process_that_ended_tells_how_and_one_that_keeps_doing_it_is_not_well(config):
+    ticks = roles._ticks(os.getpid())
+    roles._is_written(
+        config.run_dir / "deliver-1.pid", roles.Process("deliver", 1, os.getpid(), time.time(), ticks, {})
+    )
+    (well,) = health._processes(config)
+    assert (well.ok, "ended" in well.text) == (True, False)
+    roles.note_end(config.run_dir, "deliver-1", "signal 9", 1)
+    (once,) = health._processes(config)
+    assert (once.ok, "ended by signal 9 0 s ago" in once.text) == (True, True)
+    roles.note_end(config.run_dir, "deliver-1", "exit code 3", 7)
+    (often,) = health._processes(config)
+    assert (often.ok, "7 times within a minute" in often.text) == (False, True)
+
+
+def test_a_process_that_ended_and_is_not_there_again_tells_how(config):
+    roles.note_end(config.run_dir, "deliver-1", "signal 9", 2)
+    (check,) = health._processes(config)
+    assert not check.ok
+    assert check.text.startswith("not running; ended by signal 9")
+
+
+# ---- The store ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(config):
+    store = Store(config.store_url, patience=config.store.patience)
+    try:
+        store.migrate()
+        yield store
+    finally:
+        store.close()
+
+
+def test_a_store_that_answers_is_well(config):
+    store, *queue = health._store(config, opened)
+    assert (store.name, store.ok) == ("store", True)
+    assert [check.name for check in queue] == ["deliveries", "oldest queued"]
+
+
+@pytest.mark.parametrize("error", [Temporary("the store is locked"), PermissionError(13, "Permission denied", "x.db")])
+def test_a_store_that_does_not_answer_is_told_and_not_waited_for(config, error):
+    patience = []
+
+    @contextmanager
+    def broken(hurried):
+        patience.append(hurried.store.patience)
+        raise error
+        yield
+
+    (check,) = health._store(config, broken)
+    assert not check.ok
+    assert str(error) in check.text
+    assert patience == [health.PATIENCE]
+
+
+def test_where_there_is_no_data_yet_there_is_nothing_to_tell(tmp_path):
+    @contextmanager
+    def missing(_config):
+        raise Temporary("there is no data yet")
+        yield
+
+    with pytest.raises(Temporary, match="no data yet"):
+        health._store(Config(server=Server(data=tmp_path / "none")), missing)
