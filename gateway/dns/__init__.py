@@ -142,10 +142,9 @@ class Resolver:
         raise Temporary(f"the name servers could not tell ({why})")
 
     def _in_order(self, question: Question) -> list[Server]:
-        """The servers that answer first, each as configured. Whether a silent one is back is tried beside, so that
-        nobody waits for it."""
-        for one in self._servers[: len(self._servers) > 1 and len(self._servers)]:
-            if one.wants_trial():
+        """Those that answer come first. Whether a silent one is back is tried beside, so that nobody waits for it."""
+        for one in self._servers:
+            if len(self._servers) > 1 and one.wants_trial():
                 self._begin(self._answers(one, question))
         return sorted(self._servers, key=lambda one: one.silent)
 

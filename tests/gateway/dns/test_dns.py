@@ -1,11 +1,8 @@
 """The resolver against unbound, and against name servers that lie, stall and cut answers short."""
 
 import asyncio
-import socket
-import struct
-import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Coroutine, Iterator
 
 import dns.flags
 import dns.message
@@ -22,7 +19,8 @@ from gateway.dns import server as servers
 from gateway.dns.cache import Cache
 from gateway.model import Temporary
 from tests.peers import dns as peer
-from tests.peers import loop, processes
+from tests.peers import processes
+from tests.peers.hostile_dns import FAULTS, HARMLESS, LYING, HostileDns, name_server, run
 
 RECORDS = {
     ("a.example", "A"): ["192.0.2.1", "192.0.2.2"],
@@ -204,39 +202,6 @@ def test_an_answer_larger_than_the_cache_is_not_kept() -> None:
     assert cache.size == 0
 
 
-Answerer = Callable[[dns.message.Message, bool], bytes]
-
-
-@contextmanager
-def name_server(answer: Answerer) -> Iterator[tuple[str, list[str]]]:
-    """A server, UDP and TCP, that replies what *answer* makes of (query, over TCP); yields it and the questions."""
-    asked: list[str] = []
-
-    async def over_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        (size,) = struct.unpack("!H", await reader.readexactly(2))
-        query = dns.message.from_wire(await reader.readexactly(size))
-        asked.append(f"tcp {query.question[0].name}")
-        reply = answer(query, True)
-        writer.write(struct.pack("!H", len(reply)) + reply)
-
-    def over_udp(listener: socket.socket) -> None:
-        while (packet := listener.recvfrom(65535))[0]:
-            query = dns.message.from_wire(packet[0])
-            asked.append(f"udp {query.question[0].name}")
-            listener.sendto(answer(query, False), packet[1])
-
-    with loop.serving(over_tcp) as port, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
-        listener.bind(("127.0.0.1", port))
-        thread = threading.Thread(target=over_udp, args=(listener,))
-        thread.start()
-        try:
-            yield f"127.0.0.1:{port}", asked
-        finally:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stopper:
-                stopper.sendto(b"", ("127.0.0.1", port))
-            thread.join(5)
-
-
 def reply_to(
     query: dns.message.Message, *records: str, ttl: int = 60, rcode: dns.rcode.Rcode = dns.rcode.NOERROR
 ) -> bytes:
@@ -267,32 +232,128 @@ def test_an_answer_truncated_by_tcp_too_cannot_be_told() -> None:
     assert len(asked) < 20
 
 
-def referral(query: dns.message.Message) -> bytes:
-    reply = dns.message.make_response(query)
-    reply.authority.append(dns.rrset.from_text("example.", 60, "IN", "NS", "ns.example."))
-    return reply.to_wire()
+TRUTH = {("a.example", "A"): ["192.0.2.7"], ("a.example", "TXT"): ["v=spf1 -all"]}
 
 
-def test_a_referral_is_not_taken_for_an_answer() -> None:
-    with name_server(lambda query, _: referral(query)) as (server, _), pytest.raises(Temporary):
-        ask(Resolver([server], 0.5).a("a.example"))
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[HostileDns]:
+    with run(TRUTH) as running:
+        yield running
 
 
-def with_another_id(query: dns.message.Message) -> bytes:
-    wire = reply_to(query, "203.0.113.66")
-    return struct.pack("!H", (query.id + 1) & 0xFFFF) + wire[2:]
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("kind", ["a", "txt"])
+def test_behind_each_fault_nobody_can_tell_and_afterwards_the_truth_comes(
+    hostile: HostileDns, name: str, kind: str
+) -> None:
+    async def before_and_after() -> object:
+        resolver = Resolver([f"127.0.0.1:{hostile.port}"], 0.2)
+        hostile.faults[""] = FAULTS[name]
+        hostile.asked.clear()
+        began = time.monotonic()
+        try:
+            with pytest.raises(Temporary):
+                await getattr(resolver, kind)("a.example")
+        finally:
+            hostile.faults.clear()
+        assert time.monotonic() - began < 2.0
+        assert len(hostile.asked) < 20
+        return await getattr(resolver, kind)("a.example")
+
+    assert ask(before_and_after()) == (("192.0.2.7",) if kind == "a" else (b"v=spf1 -all",))
 
 
-def to_another_question(query: dns.message.Message) -> bytes:
-    other = dns.message.make_query("bank.example", "A")
-    other.id = query.id
-    return reply_to(other, "203.0.113.66")
+@pytest.mark.parametrize("name", HARMLESS)
+def test_harmless_faults_end_in_the_truth(hostile: HostileDns, name: str) -> None:
+    hostile.faults[""] = HARMLESS[name]
+    try:
+        resolver = Resolver([f"127.0.0.1:{hostile.port}"], 2.0)
+        assert ask(resolver.a("a.example")) == ("192.0.2.7",)
+        assert ask(resolver.a("nowhere.example")) == ()
+    finally:
+        hostile.faults.clear()
 
 
-@pytest.mark.parametrize("forged", [with_another_id, to_another_question, lambda _: b"\xff" * 40])
-def test_answers_to_what_was_not_asked_are_not_believed(forged: Callable[[dns.message.Message], bytes]) -> None:
-    with name_server(lambda query, _: forged(query)) as (server, _), pytest.raises(Temporary):
-        ask(Resolver([server], 0.3).a("a.example"))
+def test_a_record_in_another_section_than_that_of_answers_is_not_believed(hostile: HostileDns) -> None:
+    hostile.faults[""] = LYING["other-section"]
+    try:
+        assert ask(Resolver([f"127.0.0.1:{hostile.port}"], 2.0).a("a.example")) == ()
+    finally:
+        hostile.faults.clear()
+
+
+def test_reading_the_longest_answer_does_not_hold_up_the_others() -> None:
+    records = [f"192.0.{number >> 8}.{number & 255}" for number in range(950)]
+
+    async def longest_pause(server: str) -> tuple[int, float]:
+        question = asyncio.ensure_future(Resolver([server], 2.0).a("a.example"))
+        longest, before = 0.0, time.monotonic()
+        while not question.done():
+            await asyncio.sleep(0)
+            longest, before = max(longest, time.monotonic() - before), time.monotonic()
+        return len(await question), longest
+
+    with name_server(lambda query, tcp: reply_to(query, *records) if tcp else truncated(query)) as (server, _):
+        count, pause = ask(longest_pause(server))
+    assert count == ours.MAX_RECORDS
+    assert pause < 0.25
+
+
+# --- several servers -----------------------------------------------------------------------------------------------
+
+
+def test_a_silent_server_costs_the_first_question_and_no_other_one(hostile: HostileDns) -> None:
+    async def times(silent: str) -> list[float]:
+        resolver = Resolver([silent, f"127.0.0.1:{hostile.port}"], 1.0)
+        took = []
+        for number in range(4):
+            began = time.monotonic()
+            assert await resolver.a(f"n{number}.example") == ()
+            took.append(time.monotonic() - began)
+        return took
+
+    with name_server(lambda query, tcp: ()) as (silent, asked):
+        first, *others = ask(times(silent))
+    assert first < 1.0
+    assert max(others) < 0.3
+    assert asked == ["udp n0.example."]
+
+
+def test_a_server_that_comes_back_is_found_without_anybody_waiting(
+    hostile: HostileDns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "TRIAL", 0.0)
+    is_back: list[bool] = []
+
+    async def dialog(first: str) -> list[float]:
+        resolver = Resolver([first, f"127.0.0.1:{hostile.port}"], 1.0)
+        await resolver.a("n0.example")
+        is_back.append(True)
+        took = []
+        for number in range(1, 4):
+            began = time.monotonic()
+            await resolver.a(f"n{number}.example")
+            took.append(time.monotonic() - began)
+            await asyncio.sleep(0.1)
+        return took
+
+    with name_server(lambda query, tcp: reply_to(query, "192.0.2.8") if is_back else ()) as (first, asked):
+        assert max(ask(dialog(first))) < 0.3
+    assert asked[-1] == "udp n3.example.", "it is asked first again"
+
+
+def test_where_the_first_server_cannot_tell_the_next_is_asked(hostile: HostileDns) -> None:
+    for fault in ("servfail", "refused", "referral", "loop", "formerr", "nxdomain-with-answer", "truncated-for-ever"):
+        with run() as broken:
+            broken.faults[""] = FAULTS[fault]
+            both = Resolver([f"127.0.0.1:{broken.port}", f"127.0.0.1:{hostile.port}"], 2.0)
+            assert ask(both.a("a.example")) == ("192.0.2.7",), fault
+
+
+def test_the_servers_that_do_not_answer_are_told_one_by_one(hostile: HostileDns) -> None:
+    dead = processes.free_port()
+    resolver = Resolver([f"127.0.0.1:{dead}", f"127.0.0.1:{hostile.port}"], 0.5)
+    assert ask(resolver.silent()) == [f"127.0.0.1:{dead}"]
 
 
 def test_the_same_question_at_the_same_time_is_asked_once() -> None:
