@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol
 
 import typer
 from rich.text import Text
@@ -19,11 +19,14 @@ from sqlalchemy import Connection
 
 from gateway import config, terminal
 from gateway.config import Config
-from gateway.model import Action, Dns, Envelope, Session
+from gateway.model import Action, Envelope, Session
 from gateway.pipeline.outcome import Explained
 from gateway.roles import Role
 from gateway.store import tracking
 from gateway.store.engine import Store
+
+if TYPE_CHECKING:
+    from gateway.dns import Resolver
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 INTERRUPTED = 130
@@ -45,7 +48,7 @@ class Wiring:
     supervise: Callable[[Config, Path | None], None]
     serve: Callable[[Config, Role], None]
     explain: Callable[[Config, Session, Envelope, BinaryIO], Explained]
-    dns: Callable[[Config], Dns]
+    dns: Callable[[Config], Resolver]
     named: Path | None = None
 
     @property

@@ -1,5 +1,6 @@
 """What `status` sees, thing by thing."""
 
+import asyncio
 import os
 import time
 from contextlib import contextmanager
@@ -8,8 +9,10 @@ import pytest
 
 from gateway import health, roles
 from gateway.config import Config, Server
+from gateway.dns import Resolver
 from gateway.model import Temporary
 from gateway.store.engine import Store
+from tests.peers import hostile_dns, processes
 
 MESSAGE = 50 << 20
 
@@ -134,3 +137,17 @@ def test_where_there_is_no_data_yet_there_is_nothing_to_tell(tmp_path):
 
     with pytest.raises(Temporary, match="no data yet"):
         health._store(Config(server=Server(data=tmp_path / "none")), missing)
+
+
+def test_a_name_server_that_is_silent_is_told_even_where_another_one_answers():
+    async def check(*ports):
+        return await health._dns(Resolver([f"127.0.0.1:{port}" for port in ports], 0.5))
+
+    dead = processes.free_port()
+    with hostile_dns.run() as server:
+        one, both, none = (asyncio.run(check(*ports)) for ports in ((server.port,), (dead, server.port), (dead,)))
+        server.faults[""] = hostile_dns.FAULTS["servfail"]
+        broken = asyncio.run(check(server.port))
+    assert (one.ok, both.ok, none.ok, broken.ok) == (True, False, False, False)
+    assert both.text.endswith(f"but 127.0.0.1:{dead} is silent")
+    assert "SERVFAIL" in broken.text
