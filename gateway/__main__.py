@@ -148,8 +148,10 @@ def serve(config: Config, role: Role) -> None:
     if roles.SUPERVISED not in os.environ:
         with opened(config):  # nobody else has brought the tables up to date
             pass
+    import uvloop  # noqa: PLC0415 - see the top
+
     work = {Role.SMTP: _smtp, Role.DELIVER: _deliver, Role.POP3: _pop3}[role]
-    asyncio.run(work(config, bound))
+    uvloop.run(work(config, bound))
 
 
 async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:

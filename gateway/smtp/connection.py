@@ -203,7 +203,7 @@ class Connection(SMTP, asyncio.BufferedProtocol):
 
     async def flush(self) -> None:
         """Send what was said, and wait while the peer does not read it."""
-        if self._said:
+        if self._said and not self._writer.transport.is_closing():
             self._writer.write(self._taken())
         if self._writer.transport.get_write_buffer_size():
             self._late = replies.REPLIES_UNREAD
