@@ -13,6 +13,7 @@ A file begins with options, `key: value`, up to an empty line. Then each line is
     CLOSED         the server says no more, and closes
     GOT text       the next message that the intake took, escaped
     NOTHING        the intake has taken no further message
+    FROM address   the last message that the intake took came from this peer
 """
 
 import asyncio
@@ -188,6 +189,9 @@ class Client:
     async def nothing(self, _):
         assert len(self.intake.taken) == self.messages
 
+    async def came_from(self, address):
+        assert str(self.intake.taken[-1][0].peer) == address
+
 
 STEPS = {
     "S:": "begins",
@@ -198,6 +202,7 @@ STEPS = {
     "CLOSED": "closed",
     "GOT": "got",
     "NOTHING": "nothing",
+    "FROM": "came_from",
 }
 
 
@@ -206,7 +211,10 @@ def unescaped(text):
 
 
 def options(head):
-    """Options of the file: listener, tls, networks, proxy_from, edge.NAME, intake.KEY, pause; lists are JSON."""
+    """Options of the file: listener, tls, networks, proxy_from, edge.NAME, intake.KEY, pause, plainly.
+
+    Lists are JSON. A client that begins `plainly` shakes hands at TLS, whatever the listener does.
+    """
     found = {}
     for line in head.splitlines():
         if not line.startswith("#"):
@@ -246,7 +254,7 @@ async def _perform(found, steps, folder):
     )
     async with serving(intake, at, folder, context) as port:
         trusting = trusting_context() if context else None
-        implicit = trusting if secured == "implicit" else None
+        implicit = trusting if secured == "implicit" and "plainly" not in found else None
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=implicit)
         client = Client(reader, writer, trusting, intake)
         try:
