@@ -38,6 +38,9 @@ class Answering:
     async def a(self, name):
         return ()
 
+    async def silent(self):
+        return []
+
 
 class Silent:
     async def a(self, name):
