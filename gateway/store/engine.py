@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from gateway.model import Temporary
-from gateway.store import migrations, postgres, sqlite
-from gateway.store.bell import Bell
-from gateway.store.failures import StorageFull, is_lost, translated
+from gateway.store import migrations, sqlite
+from gateway.store.database import Database
+from gateway.store.failures import StorageFull, is_stale, translated
 from gateway.store.writer import Writer
 
 __all__ = ["StorageFull", "Store"]
@@ -36,29 +36,23 @@ WAITING_READS = 1000
 class Store:
     """Where mail is kept. Making one opens nothing; `migrate` creates the tables, once, before the first use.
 
-    `bell` is the path of the doorbell socket that `ring` and `wait` share between processes.
+    `bell` is the path of the doorbell socket that `ring` and `wait` share between processes, where the database has
+    no bell of its own. `password_file` holds the password for a database that asks for one.
     """
 
     def __init__(
         self, url: str, *, bell: Path | None = None, patience: float = PATIENCE, password_file: Path | None = None
     ) -> None:
         self._patience = patience
-        self._is_sqlite = url.startswith("sqlite:")
-        if self._is_sqlite:
-            self.engine = sqlite.opened(url, 1, patience, writes=True)
-            self._reading = sqlite.opened(url, READERS, patience, writes=False)
-        else:
-            self.engine = postgres.opened(url, 1, patience, writes=True, password_file=password_file)
-            self._reading = postgres.opened(url, READERS, patience, writes=False, password_file=password_file)
-        self._writer = Writer(self.engine, patience)
+        self._database = _opened(url, patience, bell, password_file)
+        self.engine = self._database.writing
+        self._writer = Writer(self.engine, patience, self._database.marks)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._room = threading.BoundedSemaphore(WAITING_READS)
-        self._bell = Bell(bell)
 
     def migrate(self) -> None:
         """Bring the tables to the newest version. Safe at any time, and in several processes at once."""
-        migrating = sqlite.migrating if self._is_sqlite else postgres.migrating
-        with _named(), migrating(self.engine) as conn:
+        with _named(), self._database.migrating(self.engine) as conn:
             migrations.upgrade(conn)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -93,24 +87,24 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A snapshot to read from, in the calling thread."""
-        with _named(), self._reading.begin() as conn:
+        with _named(), self._database.reading.begin() as conn:
             yield conn
 
     def ring(self) -> None:
         """Wake the process that waits for work. It cannot fail."""
-        self._bell.ring()
+        self._database.bell.ring()
 
     async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - the end of the wait is no error here
         """Return when somebody rings, at the latest after *timeout* seconds."""
-        await self._bell.wait(timeout)
+        await self._database.bell.wait(timeout)
 
     def close(self) -> None:
         """Finish what was begun, and let go of files and threads."""
         self._writer.close()
         self._readers.shutdown()
-        self._bell.close()
+        self._database.bell.close()
         self.engine.dispose()
-        self._reading.dispose()
+        self._database.reading.dispose()
 
     async def aclose(self) -> None:
         """`close` without blocking the loop."""
@@ -123,12 +117,12 @@ class Store:
             try:
                 return self._read_once(work)
             except Exception as error:
-                if not is_lost(error):
+                if not is_stale(error):
                     raise
             return self._read_once(work)  # the connection had died while nobody used it
 
     def _read_once(self, work: Callable[[Connection], T]) -> T:
-        with self._reading.begin() as conn:
+        with self._database.reading.begin() as conn:
             return work(conn)
 
     def _leave(self, _future: Future[Any]) -> None:
@@ -145,3 +139,11 @@ def _named() -> Iterator[None]:
         if cause is error:
             raise
         raise cause from error
+
+
+def _opened(url: str, patience: float, bell: Path | None, password_file: Path | None) -> Database:
+    if url.startswith("sqlite:"):
+        return sqlite.opened(url, READERS, patience, bell)
+    from gateway.store import postgres  # noqa: PLC0415 - 10 MB that the others do not need
+
+    return postgres.opened(url, READERS, patience, password_file)

@@ -1,13 +1,13 @@
 """What the database's failures mean to the gateway: later, later when there is room again, or a fault of ours.
 
-What `is_passing` may be done again at once; the same failure of a COMMIT leaves open whether it happened.
+What `is_passing` may be done again soon. A COMMIT that `is_lost` leaves open whether it happened.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.model import Temporary
@@ -18,7 +18,8 @@ _DISK_FULL = "53100"
 _LOCKED = {"55P03", "57014"}  # lock_not_available, query_canceled: by our own limits
 _RIGHTS = {"42501", "28000", "28P01"}  # insufficient_privilege, invalid_authorization_specification, invalid_password
 _CONFLICT = {"40001", "40P01"}  # serialization_failure, deadlock_detected
-_READ_ONLY = "25006"  # read_only_sql_transaction: the primary has become a standby
+# read_only_sql_transaction: the primary has become a standby; admin_shutdown, crash_shutdown, cannot_connect_now
+_AWAY = {"25006", "57P01", "57P02", "57P03"}
 
 
 class StorageFull(Temporary):
@@ -58,10 +59,18 @@ def sqlstate(error: BaseException) -> str:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the connection is gone, or leads to a server that takes no writes any more."""
-    return (isinstance(error, DBAPIError) and error.connection_invalidated) or sqlstate(error) == _READ_ONLY
+    """Whether there is no connection (any more), or only one to a server that takes no writes (any more)."""
+    if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    unnamed = isinstance(error, OperationalError) and not sqlstate(error)  # the driver's own: no server said it
+    return error.connection_invalidated or unnamed or sqlstate(error) in _AWAY
+
+
+def is_stale(error: BaseException) -> bool:
+    """Whether a connection turned out to be gone that was there before: a new one may be had at once."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def is_passing(error: BaseException) -> bool:
     """Whether the same work may succeed on another connection, or when others have finished theirs."""
-    return is_lost(error) or sqlstate(error) in _CONFLICT
+    return is_lost(error) or (isinstance(error, DBAPIError) and sqlstate(error) in _CONFLICT)

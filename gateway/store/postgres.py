@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+import psycopg
+from psycopg.errors import Diagnostic
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 
+from gateway.store.database import Database
 from gateway.store.failures import Unfit
+from gateway.store.marks import Marks
+from gateway.store.notify import Notifications
 from gateway.store.watch import Watch
 
 OLDEST = 14
 """The oldest major version that we run on."""
 CONNECT = 5.0
-"""Seconds that one host has to let us in."""
+"""Seconds that one host has to let us in, at most; libpq knows no less than 2."""
 SLACK = 1.2
 """How much longer than it may wait a connection is let be, so that the server can say itself that it was too long."""
 IDLE_READING = 600.0
@@ -27,11 +33,40 @@ _MIGRATING = 0x67617465_706F7374
 """The advisory lock under which one process migrates; the number says "gatepost"."""
 
 
-def opened(url: str, size: int, patience: float, *, writes: bool, password_file: Path | None = None) -> Engine:
-    """Up to *size* connections to the server of *url*; none waits for longer than *patience* seconds.
+def opened(url: str, readers: int, patience: float, password_file: Path | None = None) -> Database:
+    """The database of *url*: one connection to write with, *readers* to read. None waits longer than *patience* s.
 
-    Reads see a snapshot. The password is read at each new connection, so that it can be changed meanwhile.
+    The password is read at each new connection, so that it can be changed meanwhile.
     """
+    writing, reading = (_engine(url, size, patience, password_file) for size in (1, readers))
+    _limit(writing, _limits(patience, patience), "READ COMMITTED")
+    _limit(reading, _limits(patience, IDLE_READING), "REPEATABLE READ", read_only=True)
+    words = partial(_words, reading, patience, password_file)
+    return Database(writing, reading, _migrating, Notifications(reading, words), Marks())
+
+
+class Connected(psycopg.Connection[Any]):
+    """A connection on which a COMMIT that the server confirms with a warning counts as not answered.
+
+    The server warns where the wait for a standby was cancelled: the transaction may be lost with the server.
+    """
+
+    _warned = False
+
+    def heed(self, said: Diagnostic) -> None:
+        """Note what the server remarks beside its answers."""
+        self._warned = self._warned or said.severity_nonlocalized == "WARNING"
+
+    def commit(self) -> None:
+        """COMMIT; `OperationalError`, and no connection any more, where its outcome is in doubt."""
+        self._warned = False
+        super().commit()
+        if self._warned:
+            self.close()
+            raise psycopg.OperationalError("the commit was confirmed with a warning")
+
+
+def _engine(url: str, size: int, patience: float, password_file: Path | None) -> Engine:
     engine = create_engine(
         url,
         pool_size=size,
@@ -39,30 +74,32 @@ def opened(url: str, size: int, patience: float, *, writes: bool, password_file:
         pool_timeout=patience,
         hide_parameters=True,  # people's mail and the hashes of their passwords: no error message may quote them
         use_native_hstore=False,
-        isolation_level="READ COMMITTED" if writes else "REPEATABLE READ",
-        connect_args=_words(make_url(url).query, patience),
     )
-    limits = _limits(patience, patience if writes else IDLE_READING)
 
-    def authenticate(_dialect: object, _record: object, _words: object, words: dict[str, Any]) -> None:
-        if password_file is not None:
-            words["password"] = _password(password_file)
+    def connect(*_: object) -> Connected:
+        return Connected.connect(**_words(engine, patience, password_file))
 
-    def connect(connection: Any, _record: object) -> None:
+    event.listen(engine, "do_connect", connect)
+    return engine
+
+
+def _limit(engine: Engine, limits: Mapping[str, str], isolation: str, *, read_only: bool = False) -> None:
+    def prepare(connection: Connected, _record: object) -> None:
         try:
-            _prepare(connection, limits, writes=writes)
+            _prepare(connection, limits)
+            connection.isolation_level = psycopg.IsolationLevel[isolation.replace(" ", "_")]
+            connection.read_only = read_only
         except BaseException:
             connection.close()
             raise
 
-    event.listen(engine, "do_connect", authenticate)
-    event.listen(engine, "connect", connect)
-    Watch(patience * SLACK).over(engine)
-    return engine
+    event.listen(engine, "connect", prepare)
+    watch = Watch(float(limits["statement_timeout"]) / 1000 * SLACK)
+    watch.over(engine)
 
 
 @contextmanager
-def migrating(engine: Engine) -> Iterator[Connection]:
+def _migrating(engine: Engine) -> Iterator[Connection]:
     """A transaction in which nobody else migrates the database, on whichever node; it may take its time."""
     with engine.begin() as conn:
         conn.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
@@ -71,23 +108,24 @@ def migrating(engine: Engine) -> Iterator[Connection]:
         yield conn
 
 
-def _words(named: Mapping[str, Any], patience: float) -> dict[str, str]:
-    """Parameters of libpq (its documentation, 34.1.2), those that the URL names aside.
+def _words(engine: Engine, patience: float, password_file: Path | None) -> dict[str, Any]:
+    """Parameters of libpq (its documentation, 34.1.2); those that the URL names come first.
 
     A peer that is gone without a word is noticed by keepalives and by what it does not acknowledge; one that is there
     and says nothing, by the server's own limits and by `Watch`.
     """
-    words = {
+    words: dict[str, Any] = {
         "application_name": "gatepost",
         "client_encoding": "UTF8",
         "target_session_attrs": "read-write",
-        "connect_timeout": f"{CONNECT:.0f}",
-        "keepalives_idle": "10",
-        "keepalives_interval": "5",
-        "keepalives_count": "3",
-        "tcp_user_timeout": f"{patience * 1000:.0f}",
+        "connect_timeout": max(2, int(min(CONNECT, patience))),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(patience * 1000),
+        **engine.dialect.create_connect_args(engine.url)[1],
     }
-    return {name: value for name, value in words.items() if name not in named}
+    return words if password_file is None else {**words, "password": _password(password_file)}
 
 
 def _limits(patience: float, idle: float) -> dict[str, str]:
@@ -107,24 +145,20 @@ def _password(path: Path) -> str:
         raise Unfit("the file that [store] password_file names cannot be read") from None
 
 
-def _prepare(connection: Any, limits: Mapping[str, str], *, writes: bool) -> None:
+def _prepare(connection: Connected, limits: Mapping[str, str]) -> None:
     """Set the limits, and look whether what this server confirms will still be there after a power cut."""
+    connection.add_notice_handler(connection.heed)
     connection.autocommit = True
-    setting = ", ".join("set_config(%s, %s, false)" for _ in limits)
-    words = [word for limit in limits.items() for word in limit]
-    row = connection.execute(
-        f"SELECT current_setting('synchronous_commit'), current_setting('fsync'), {setting}",
-        words,
-    ).fetchone()
+    for name, value in limits.items():
+        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    kept = {
+        name: connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
+        for name in ("synchronous_commit", "fsync")
+    }
     connection.autocommit = False
-    connection.read_only = not writes
-    _check(connection.info.server_version, *row[:2])
-
-
-def _check(version: int, synchronous_commit: str, fsync: str) -> None:
-    if version < OLDEST * 10_000:
-        raise Unfit(f"the database is PostgreSQL {version // 10_000}, and {OLDEST} is the oldest that will do")
-    if synchronous_commit == "off":
-        raise Unfit("the database confirms what it has not kept yet: its setting synchronous_commit is off")
-    if fsync == "off":
-        raise Unfit("the database confirms what it has not kept yet: its setting fsync is off")
+    version = connection.info.server_version // 10_000
+    if version < OLDEST:
+        raise Unfit(f"the database is PostgreSQL {version}, and {OLDEST} is the oldest that will do")
+    for name, row in kept.items():
+        if row == ("off",):
+            raise Unfit(f"the database confirms what it has not kept yet: its setting {name} is off")

@@ -160,3 +160,12 @@ maildrop_lock = Table(
     Column("until", Double, nullable=False),
 )
 """Which POP3 session has a maildrop to itself (RFC 1939 4)."""
+
+mark = Table(
+    "mark",
+    metadata,
+    Column("writer", String(16), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+)
+"""The last transaction of each writer; only where the answer to a COMMIT can be lost (`gateway.store.marks`)."""

@@ -12,11 +12,22 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
+from gateway.store.bell import Bell
+from gateway.store.database import Database
 from gateway.store.turns import Turnstile
 
 
-def opened(url: str, size: int, patience: float, *, writes: bool) -> Engine:
-    """Up to *size* connections to the file of *url*; a write waits for its turn for *patience* seconds."""
+def opened(url: str, readers: int, patience: float, bell: Path | None) -> Database:
+    """The file of *url*, with *readers* connections to read it; a write waits for its turn for *patience* seconds.
+
+    *bell* is the path of the doorbell socket that the processes of this node share.
+    """
+    writing = _engine(url, 1, patience, writes=True)
+    reading = _engine(url, readers, patience, writes=False)
+    return Database(writing, reading, _migrating, Bell(bell))
+
+
+def _engine(url: str, size: int, patience: float, *, writes: bool) -> Engine:
     # Parameters are people's mail and the hashes of their passwords: no error message may quote them.
     engine = create_engine(url, pool_size=size, max_overflow=4, pool_timeout=patience, hide_parameters=True)
 
@@ -42,7 +53,7 @@ def opened(url: str, size: int, patience: float, *, writes: bool) -> Engine:
 
 
 @contextmanager
-def migrating(engine: Engine) -> Iterator[Connection]:
+def _migrating(engine: Engine) -> Iterator[Connection]:
     """A transaction in which no other process migrates the file, which is made where there is none."""
     with _alone(Path(engine.url.database or "")):
         _keep_wal(engine)

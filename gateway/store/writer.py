@@ -2,6 +2,9 @@
 
 A work fails alone: a batch in which one fails is rolled back, and run again with a SAVEPOINT for each. A COMMIT that
 fails, fails all. No caller hears of success before the COMMIT has returned.
+
+What passes (a lost connection, a conflict) is tried again, but only what surely did not happen: a COMMIT whose answer
+was lost may have, so its mark is looked for. If nobody can tell in time, callers hear `Temporary`, and it may stand.
 """
 
 from __future__ import annotations
@@ -11,16 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError
 
 from gateway import failpoints
 from gateway.model import Temporary
-from gateway.store.failures import translated
+from gateway.store.database import AnyMarks
+from gateway.store.failures import is_lost, is_passing, translated
 
 T = TypeVar("T")
 
@@ -28,11 +31,19 @@ BATCH = 64
 """Most works in one transaction."""
 BACKLOG = 4096
 """Most works that wait; beyond, the store is busy."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds before something that passes is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Done:
     value: Any
+
+
+_PROBE = select(1)
+"""It fails where a work has kept an error of the database to itself, while its SAVEPOINT can still be returned to."""
+
+_Outcomes = Sequence[_Done | Exception]
 
 
 class _Failed(Exception):
@@ -41,6 +52,14 @@ class _Failed(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class _Unanswered(Exception):
+    """A COMMIT may have happened, and then has come to *outcomes*."""
+
+    def __init__(self, outcomes: _Outcomes) -> None:
+        super().__init__("a COMMIT was not answered")
+        self.outcomes = outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +85,14 @@ class _Job:
 
 
 class Writer:
-    """Runs works in order of arrival. Any thread may submit; the thread starts with the first work."""
+    """Runs works in order of arrival. Any thread may submit; the thread starts with the first work.
 
-    def __init__(self, engine: Engine, patience: float) -> None:
+    Without *marks* a COMMIT that fails counts as one that has not happened.
+    """
+
+    def __init__(self, engine: Engine, patience: float, marks: AnyMarks | None = None) -> None:
         self._engine = engine
+        self._marks = marks
         self._patience = patience
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -121,9 +144,9 @@ class Writer:
         return batch
 
     def _commit(self, jobs: Sequence[_Job]) -> None:
-        outcomes: Sequence[_Done | Exception]
+        outcomes: _Outcomes
         try:
-            outcomes = self._transaction(jobs)
+            outcomes = self._persistently(jobs, time.monotonic() + self._patience)
             failpoints.hit("committed")
         except Exception as error:  # noqa: BLE001 - whatever went wrong, each caller has to hear of it
             outcomes = [translated(error)] * len(jobs)
@@ -132,22 +155,69 @@ class Writer:
         for job, outcome in zip(jobs, outcomes, strict=True):
             job.finish(outcome)
 
-    def _transaction(self, jobs: Sequence[_Job]) -> list[_Done | Exception]:
+    def _persistently(self, jobs: Sequence[_Job], deadline: float) -> _Outcomes:
+        """What the works came to in a transaction that is durable; what passes is tried again until *deadline*."""
+        pauses = _pauses()
+        while True:
+            try:
+                return self._transaction(jobs)
+            except _Unanswered as lost:
+                if self._stands(deadline):
+                    return lost.outcomes
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                self._rest(next(pauses), deadline, error)
+
+    def _stands(self, deadline: float) -> bool:
+        """Whether the transaction whose COMMIT was not answered has happened; asked until there is an answer."""
+        assert self._marks is not None  # noqa: S101 - only then there is such a transaction
+        pauses = _pauses()
+        while True:
+            try:
+                with self._engine.begin() as conn:
+                    return self._marks.stands(conn)
+            except Exception as error:  # noqa: BLE001 - until it is known, nothing may be done again
+                self._rest(next(pauses), deadline, error)
+
+    def _rest(self, pause: float, deadline: float, error: Exception) -> None:
+        """Wait with new connections, or raise *error* where there is no time left."""
+        self._engine.dispose()
+        if time.monotonic() + pause > deadline:
+            raise error
+        time.sleep(pause)
+
+    def _transaction(self, jobs: Sequence[_Job]) -> _Outcomes:
+        patience = max(0.0, min(job.deadline for job in jobs) - time.monotonic())
         try:
-            with self._begun(jobs) as conn:
-                return [_run(conn, job.work) for job in jobs]
+            return self._durable(lambda conn: [_run(conn, job.work) for job in jobs], patience)
         except _Failed as failed:
+            if is_passing(failed.error):
+                raise failed.error from None
             if len(jobs) == 1:
                 return [translated(failed.error)]
-        with self._begun(jobs) as conn:
-            return [_attempt(conn, job.work) for job in jobs]
+        return self._durable(lambda conn: [_attempt(conn, job.work) for job in jobs], patience)
 
-    @contextmanager
-    def _begun(self, jobs: Sequence[_Job]) -> Iterator[Connection]:
-        patience = max(0.0, min(job.deadline for job in jobs) - time.monotonic())
-        with self._engine.connect().execution_options(patience=patience) as conn, conn.begin():
-            yield conn
+    def _durable(self, run: Callable[[Connection], _Outcomes], patience: float) -> _Outcomes:
+        with self._engine.connect().execution_options(patience=patience) as conn, conn.begin() as transaction:
+            outcomes = run(conn)
+            if self._marks is not None:
+                _run(conn, self._marks.leave)
             failpoints.hit("commit")
+            try:
+                transaction.commit()
+            except DBAPIError as error:
+                if self._marks is not None and is_lost(error):
+                    raise _Unanswered(outcomes) from error
+                raise
+        return outcomes
+
+
+def _pauses() -> Iterator[float]:
+    pause = FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def _run(conn: Connection, work: Callable[[Connection], Any]) -> _Done:
@@ -163,9 +233,12 @@ def _attempt(conn: Connection, work: Callable[[Connection], Any]) -> _Done | Exc
     savepoint = conn.begin_nested()
     try:
         value = work(conn)
+        conn.execute(_PROBE)
         savepoint.commit()
         return _Done(value)
-    except Exception as error:  # noqa: BLE001 - it belongs to the caller of this one work
+    except Exception as error:
+        if is_passing(error):
+            raise
         try:
             savepoint.rollback()
         except DBAPIError:

@@ -19,6 +19,7 @@ PROGRAMS = Path("/usr/lib/postgresql")
 USER = "gatepost"
 SYSTEM_USER = "postgres"  # the server refuses to run as root
 PORT = 5432  # a part of the socket's name, and no port of this machine
+GUARDED = "local all +guarded scram-sha-256"  # members of this role have to show a password
 READY = 20.0
 
 
@@ -100,7 +101,10 @@ def run(settings: Mapping[str, str] | None = None) -> Iterator[Postgres]:
     with _home() as home:
         options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         _complete("initdb", "-D", home / "data", *options, home=home)
+        access = home / "data/pg_hba.conf"
+        access.write_text(f"{GUARDED}\n{access.read_text()}")
         with _served(home, settings or {}) as server:
+            server.execute("CREATE ROLE guarded")
             yield server
 
 

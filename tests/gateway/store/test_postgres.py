@@ -1,0 +1,327 @@
+"""What only PostgreSQL has: servers that die, hang, change places or lie, and answers that get lost."""
+
+import asyncio
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import psycopg
+import pytest
+from sqlalchemy import make_url, text
+
+from gateway.model import Temporary
+from gateway.store.engine import Store
+from gateway.store.failures import Unfit
+from tests.gateway.store.works import add, names, together
+from tests.peers import processes
+
+
+@pytest.fixture
+def url(postgres_url):
+    return postgres_url
+
+
+@pytest.fixture
+def name(url):
+    return make_url(url).database
+
+
+@pytest.fixture
+def end_others(database, name):
+    """End all connections to the database, as an administrator does."""
+
+    def end():
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        assert database.execute(query, name)
+
+    return end
+
+
+# ---- Connections that end -----------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_ended_while_nobody_used_it_is_made_again(store, end_others):
+    async def run():
+        await store.write(add("a"))
+        assert await store.read(lambda conn: conn.scalar(text("SELECT 1"))) == 1
+        end_others()
+        assert await store.write(add("b")) == 1
+        assert await store.read(lambda conn: conn.scalar(text("SELECT 1"))) == 1
+
+    asyncio.run(run())
+    assert names(store) == {"a", "b"}
+
+
+def test_works_whose_connection_ends_amid_them_are_done_again_once(store, end_others):
+    runs = []
+
+    def interrupted(conn):
+        runs.append("again")
+        if len(runs) == 1:
+            end_others()
+        return add("b")(conn)
+
+    assert together(store, add("a"), interrupted, add("c")) == [1, 1, 1]
+    assert runs == ["again", "again"]
+    assert names(store) == {"a", "b", "c"}
+
+
+def lose_answers(store, *, commits, after):
+    """Let the connection end at the next COMMITs, as many as *commits*: *after* it happened, or before."""
+    lost = []
+    committed = store.engine.dialect.do_commit
+
+    def do_commit(connection):
+        if len(lost) < commits:
+            lost.append("lost")
+            if after:
+                committed(connection)
+            connection.driver_connection.close()
+            raise psycopg.OperationalError("the server closed the connection unexpectedly")
+        committed(connection)
+
+    store.engine.dialect.do_commit = do_commit
+    return lost
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("commits", [1, 2, 3])
+def test_a_commit_whose_answer_was_lost_happens_once(store, after, commits):
+    asyncio.run(store.write(add("before")))
+    lost = lose_answers(store, commits=commits, after=after)
+    assert together(store, add("a"), add("b")) == [1, 1]  # a second run would break the key
+    assert len(lost) == commits
+    assert names(store) == {"before", "a", "b"}
+
+
+def test_the_very_first_commit_may_lose_its_answer_too(store):
+    lose_answers(store, commits=1, after=True)
+    assert asyncio.run(store.write(add("a"))) == 1
+    assert names(store) == {"a"}
+
+
+def test_who_looks_for_a_mark_waits_for_the_transaction_that_wrote_it(database, name, store):
+    """Our connection is gone, but its transaction still waits for a standby, and may happen or not."""
+    asyncio.run(store.write(add("before")))
+    ((writer, number),) = database.execute("SELECT writer, number FROM mark", database=name)
+    lose_answers(store, commits=1, after=False)
+    with database.connect(name) as still:
+        still.execute("BEGIN")
+        still.execute("UPDATE mark SET number = %s WHERE writer = %s", (number + 1, writer))
+        threading.Timer(0.3, lambda: still.execute("COMMIT")).start()
+        began = time.monotonic()
+        assert asyncio.run(store.write(add("a"))) == 1
+        assert time.monotonic() - began >= 0.25
+    assert names(store) == {"before"}  # what stood was not ours here, but it is believed
+
+
+def test_a_transaction_that_was_aborted_unseen_is_not_told_as_done(store):
+    def swallows(conn):
+        try:
+            conn.execute(text("SELECT 1 / 0"))
+        except Exception:
+            return "fine"
+
+    first, second, third = together(store, add("a"), swallows, add("b"))
+    assert (first, third) == (1, 1)
+    assert isinstance(second, Exception)
+    assert names(store) == {"a", "b"}
+    assert isinstance(together(store, swallows)[0], Exception)
+
+
+def test_a_conflict_is_tried_again(store):
+    runs = []
+
+    def conflicts(conn):
+        runs.append("run")
+        if len(runs) < 3:
+            conn.execute(text("DO $$ BEGIN RAISE serialization_failure; END $$"))
+        return add("a")(conn)
+
+    assert together(store, conflicts, add("b")) == [1, 1]
+    assert len(runs) == 3
+    assert names(store) == {"a", "b"}
+
+
+# ---- Waits --------------------------------------------------------------------------------------------------------
+
+
+def quick(url, patience=0.5):
+    return Store(url, patience=patience)
+
+
+def test_a_lock_is_not_waited_for_for_ever(database, name, url):
+    store = quick(url)
+    with database.connect(name) as other:
+        other.execute("BEGIN")
+        other.execute("LOCK TABLE account")
+        with pytest.raises(Temporary, match="locked"):
+            asyncio.run(store.write(add("a")))
+    assert asyncio.run(store.write(add("b"))) == 1
+    assert names(store) == {"b"}
+    store.close()
+
+
+def test_a_server_that_hangs_is_given_up_and_comes_back(url, database):
+    store = quick(url)
+    asyncio.run(store.write(add("before")))
+
+    async def while_it_hangs():
+        began = time.monotonic()
+        outcomes = await asyncio.gather(store.write(add("a")), store.read(lambda conn: 1 / 0), return_exceptions=True)
+        assert [type(each) for each in outcomes] == [Temporary, Temporary]
+        assert time.monotonic() - began < 5
+
+    database.pause()
+    try:
+        asyncio.run(while_it_hangs())
+    finally:
+        database.resume()
+    assert asyncio.run(store.write(add("b"))) == 1
+    assert {"before", "b"} <= names(store)
+    store.close()
+
+
+def test_two_whose_locks_cross_both_get_through(url, store):
+    asyncio.run(store.write(add("x")))
+    asyncio.run(store.write(add("y")))
+    other = Store(url)
+    both = threading.Barrier(2)
+
+    def crossing(first, second):
+        def work(conn):
+            conn.execute(text("UPDATE account SET created_at = created_at + 1 WHERE login = :it"), {"it": first})
+            if not both.broken:
+                with suppress(threading.BrokenBarrierError):
+                    both.wait(5)
+                both.abort()
+            conn.execute(text("UPDATE account SET created_at = created_at + 1 WHERE login = :it"), {"it": second})
+
+        return work
+
+    async def run():
+        await asyncio.gather(store.write(crossing("x", "y")), other.write(crossing("y", "x")))
+
+    asyncio.run(run())
+    with store.reading() as conn:
+        assert conn.scalar(text("SELECT sum(created_at) FROM account")) == 4
+    other.close()
+
+
+def test_while_there_is_no_server_everything_is_temporary(tmp_path):
+    store = Store(f"postgresql+psycopg://nobody@/nowhere?host={tmp_path}", patience=0.2)
+
+    async def run():
+        for doing in (store.write(add("a")), store.read(lambda _: 1)):
+            with pytest.raises(Temporary, match="out of reach"):
+                await doing
+        store.ring()
+        await store.wait(0.05)
+
+    asyncio.run(run())
+    with pytest.raises(Temporary):
+        store.migrate()
+    store.close()
+
+
+# ---- Servers that do not fit --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def system_setting(database, name, value):
+    """A setting of the whole server, until the end of the block."""
+    database.execute(f"ALTER SYSTEM SET {name} = {value}")
+    database.execute("SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        database.execute(f"ALTER SYSTEM RESET {name}")
+        database.execute("SELECT pg_reload_conf()")
+
+
+def shows(database, name, value):
+    processes.wait_until(lambda: database.execute(f"SHOW {name}") == [(value,)], 5, f"{name} to be {value}")
+
+
+@pytest.mark.parametrize("setting", ["synchronous_commit", "fsync"])
+def test_a_server_that_confirms_what_it_has_not_kept_is_refused(database, url, setting):
+    store = quick(url)
+    with system_setting(database, setting, "off"):
+        shows(database, setting, "off")
+        for doing in (store.write(add("a")), store.read(lambda _: 1)):
+            with pytest.raises(Unfit, match=setting):
+                asyncio.run(doing)
+        with pytest.raises(Unfit, match=setting):
+            store.migrate()
+    shows(database, setting, "on")
+    assert asyncio.run(store.write(add("b"))) == 1
+    assert names(store) == {"b"}
+    store.close()
+
+
+def test_a_primary_that_became_a_standby_is_left(database, name, store):
+    asyncio.run(store.write(add("a")))
+    database.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)
+    back = threading.Timer(0.3, lambda: database.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only"))
+    back.start()
+    assert asyncio.run(store.write(add("b"))) == 1
+    back.join()
+    assert names(store) == {"a", "b"}
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_commit_whose_wait_for_the_standby_was_cancelled_is_not_believed(database, url, name, comes_back):
+    """The server says COMMIT, and warns that the standby may not have it."""
+    store = Store(url, patience=1.0)
+    asyncio.run(store.write(add("a")))
+
+    def cancel():
+        waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = %s AND wait_event = 'SyncRep'"
+        return database.execute(waiting, name)
+
+    async def run():
+        with system_setting(database, "synchronous_standby_names", "nobody"):
+            shows(database, "synchronous_standby_names", "nobody")
+            writing = asyncio.ensure_future(store.write(add("b")))
+            await asyncio.to_thread(processes.wait_until, cancel, 5, "the commit to wait")
+            if not comes_back:
+                with pytest.raises(Temporary):
+                    await writing
+                return
+        assert await writing == 1
+
+    asyncio.run(run())
+    assert asyncio.run(store.write(add("c"))) == 1
+    assert names(store) == {"a", "b", "c"}
+    store.close()
+
+
+# ---- Passwords ----------------------------------------------------------------------------------------------------
+
+
+def guarded(database, name):
+    """A role that has to show a password."""
+    database.execute(
+        f"CREATE ROLE of_{name} LOGIN PASSWORD 'hush hush' IN ROLE guarded, pg_write_all_data, pg_read_all_data"
+    )
+    return f"of_{name}"
+
+
+def test_the_password_is_read_from_a_file_at_each_new_connection(database, name, tmp_path):
+    file = tmp_path / "password"
+    file.write_text("hush hush\n")
+    store = Store(database.url(name, user=guarded(database, name)), patience=0.3, password_file=file)
+    assert asyncio.run(store.write(add("a"))) == 1
+    database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)
+    file.write_text("hash hash\n")
+    with pytest.raises(Temporary) as refused:
+        asyncio.run(store.write(add("b")))
+    assert "hash" not in str(refused.value)
+    assert "hash" not in repr(store.engine.url)
+    file.unlink()
+    with pytest.raises(Unfit, match="password_file"):
+        asyncio.run(store.read(lambda _: 1))
+    file.write_text("hush hush")
+    assert asyncio.run(store.write(add("c"))) == 1
+    store.close()
