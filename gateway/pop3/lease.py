@@ -1,4 +1,7 @@
-"""The exclusive lock on a maildrop, across processes, held by a lease that is renewed while the session lives."""
+"""The exclusive lock on a maildrop, across processes, held by a lease that is renewed while the session lives.
+
+Where a session or its whole process is known to have ended, the next one takes its maildrop over at once.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,18 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 from gateway.model import Temporary
-from gateway.store import mailbox
+from gateway.store import mailbox, owners
 
 T = TypeVar("T")
+
+_living: set[str] = set()
+"""The owners in this process whose sessions go on."""
 
 
 class Store(Protocol):
@@ -32,20 +39,28 @@ class Lease:
         self._store = store
         self._seconds = seconds
         self._lost = lost
-        self._owner = secrets.token_hex(16)
+        self._owner = f"{owners.myself('pop3')}/{secrets.token_hex(8)}"
+        _living.add(self._owner)
         self._keeper: asyncio.Task[None] | None = None
-        self._given_back = False
 
     async def take(self) -> bool:
         """Whether the maildrop is ours now. After any other outcome, `give_back` undoes a lock that came too late."""
         asked = time.monotonic()
-        if not await self._hold(mailbox.lock):
+        try:
+            ours = await self._hold(partial(mailbox.lock, is_abandoned=_is_abandoned))
+        except Temporary:
+            self._abandon()
+            raise
+        if not ours:
             return False
         self._keeper = asyncio.get_running_loop().create_task(self._keep(asked + self._seconds))
         return True
 
     async def delete(self, ids: Sequence[int]) -> bool:
-        """Delete the messages *ids* and give the maildrop back, in one transaction. False, if it was no longer ours."""
+        """Delete the messages *ids* and give the maildrop back, in one transaction. False, if it was no longer ours.
+
+        `Temporary` where the store cannot do it now; nothing is deleted then, and the maildrop is left to the next.
+        """
 
         def work(conn: Connection) -> bool:
             done = not ids or mailbox.delete(conn, self.account, self._owner, ids)
@@ -53,16 +68,16 @@ class Lease:
             return done
 
         self._stop_keeping()
-        done = await self._store.write(work)
-        self._given_back = True
-        return done
+        try:
+            return await self._store.write(work)
+        finally:
+            self._abandon()
 
     async def give_back(self) -> None:
-        """Let others in; where the store cannot do it now, the lease runs out by itself."""
-        self._stop_keeping()
-        if self._given_back:
+        """Let others in. Where the store cannot do it now, other processes have to wait until the lease runs out."""
+        if self._owner not in _living:
             return
-        self._given_back = True
+        self._abandon()
         with suppress(Temporary):
             await self._store.write(lambda conn: mailbox.unlock(conn, self.account, self._owner))
 
@@ -82,6 +97,17 @@ class Lease:
                 held = time.monotonic() < until
         self._lost()
 
+    def _abandon(self) -> None:
+        """The session is over, whether or not the store could be told: its process lets the next one in."""
+        _living.discard(self._owner)
+        self._stop_keeping()
+
     def _stop_keeping(self) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
+
+
+def _is_abandoned(owner: str) -> bool:
+    """Whether nobody is left behind a lock: its process is dead, or is ours and has no such session."""
+    ours = owner.startswith(f"{owners.myself('pop3')}/")
+    return owner not in _living if ours else owners.is_dead(owner)

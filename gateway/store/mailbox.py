@@ -6,10 +6,10 @@ The lock is a lease, so a session that dies keeps nobody out for long.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import IntegrityError
 
@@ -33,17 +33,35 @@ class Message(NamedTuple):
     message_id: str
 
 
-def lock(conn: Connection, account: str, owner: str, now: float, lease: float) -> bool:
-    """Give *owner* the mailbox of *account* for *lease* seconds; False while somebody else has it."""
-    until = _lock.c.until
+def lock(
+    conn: Connection,
+    account: str,
+    owner: str,
+    now: float,
+    lease: float,
+    is_abandoned: Callable[[str], bool] = lambda _owner: False,
+) -> bool:
+    """Give *owner* the mailbox of *account* for *lease* seconds; False while somebody else has it.
+
+    Who *is_abandoned* does not count. A lease from an implausible future is none.
+    """
     values = {"owner": owner, "until": now + min(lease, LONGEST_LEASE)}
-    is_free = or_(until <= now, until > now + LONGEST_LEASE)
-    if conn.execute(update(_lock).where(_lock.c.account == account, is_free).values(values)).rowcount:
-        return True
+    holder = conn.execute(
+        select(_lock.c.owner, _lock.c.until).where(_lock.c.account == account).with_for_update()
+    ).first()
+    if holder is None:
+        return _entered(conn, {"account": account, **values})
+    if now < holder.until <= now + LONGEST_LEASE and not is_abandoned(holder.owner):
+        return False
+    conn.execute(update(_lock).where(*_held_by(account, holder.owner)).values(values))
+    return True
+
+
+def _entered(conn: Connection, values: dict[str, Any]) -> bool:
     try:
         with conn.begin_nested():
-            conn.execute(insert(_lock).values(account=account, **values))
-    except IntegrityError:
+            conn.execute(insert(_lock).values(values))
+    except IntegrityError:  # somebody else was quicker
         return False
     return True
 

@@ -1,6 +1,8 @@
 """A lease is one session's, is given back once, and is lost only when somebody else may have it."""
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import pytest
@@ -114,3 +116,61 @@ def test_a_store_out_of_reach_for_long_costs_the_lease(store, losses):
 
     asyncio.run(scenario())
     assert losses.count == 1
+
+
+def test_what_the_store_could_not_take_back_is_taken_over_by_the_next_session_of_the_process(
+    store, losses, filled, left
+):
+    async def scenario():
+        flaky = Unreachable(store)
+        one, other = Lease(flaky, "alice", 60, losses), Lease(store, "alice", 60, losses)
+        assert await one.take()
+        flaky.gone = True
+        with pytest.raises(Temporary):
+            await one.delete([1])
+        await one.give_back()
+        assert await other.take()
+        await other.give_back()
+
+    asyncio.run(scenario())
+    assert len(left()) == 3
+
+
+def test_a_login_that_the_store_could_not_grant_keeps_nobody_out(store, losses):
+    async def scenario():
+        flaky = Unreachable(store)
+        one, other = Lease(flaky, "alice", 60, losses), Lease(store, "alice", 60, losses)
+        flaky.gone = True
+        with pytest.raises(Temporary):
+            await one.take()
+        assert await other.take()
+        await other.give_back()
+
+    asyncio.run(scenario())
+
+
+OTHER = """
+import sys, time
+from gateway.store import mailbox, owners
+from gateway.store.engine import Store
+with Store(sys.argv[1]).begin() as conn:
+    assert mailbox.lock(conn, "alice", owners.myself("pop3") + "/1", time.time(), 60)
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_maildrop_of_a_killed_process_is_taken_over_at_once(store, losses):
+    async def takes():
+        lease = Lease(store, "alice", 60, losses)
+        ours = await lease.take()
+        await lease.give_back()
+        return ours
+
+    argv = [sys.executable, "-c", OTHER, str(store.engine.url)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"taken\n"
+        assert not asyncio.run(takes())
+        other.kill()
+        other.wait(10)
+        assert asyncio.run(takes())

@@ -1,0 +1,34 @@
+import os
+import subprocess
+import sys
+
+from gateway.store import owners
+
+NAME = "from gateway.store import owners; print(owners.myself('gw.example'))"
+
+
+def test_a_process_that_runs_is_not_dead():
+    assert not owners.is_dead(owners.myself("gw.example"))
+    assert not owners.is_dead(owners.myself("gw.example") + "/7")
+
+
+def test_a_process_that_has_ended_is_dead():
+    done = subprocess.run([sys.executable, "-c", NAME], capture_output=True, text=True, check=True)
+    assert owners.is_dead(done.stdout.strip())
+
+
+def test_another_process_with_the_same_number_is_another():
+    name, ticks = owners.myself("gw.example").rsplit("/", 1)
+    assert owners.is_dead(f"{name}/{int(ticks) - 1}")
+
+
+def test_nothing_is_told_about_other_machines_and_other_names():
+    label, _, pid, ticks = owners.myself("gw.example").split("/")
+    for name in (f"{label}/another/{pid}/1", "", "me", "a/b/c/d", f"{label}/{pid}/{ticks}"):
+        assert not owners.is_dead(name)
+
+
+def test_a_corpse_that_nobody_has_fetched_is_dead():
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.DEVNULL) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert owners.ticks(child.pid) == 0
