@@ -81,7 +81,12 @@ def resolver(config: Config) -> Resolver:
 
 
 def _store(config: Config) -> Store:
-    return Store(config.store_url, bell=config.run_dir / "deliver.bell", patience=config.store.patience)
+    return Store(
+        config.store_url,
+        bell=config.run_dir / "deliver.bell",
+        patience=config.store.patience,
+        password_file=Path(config.store.password_file) if config.store.password_file else None,
+    )
 
 
 @asynccontextmanager

@@ -139,10 +139,31 @@ class TlsFiles(Table):
     profile: Literal["modern", "compatible"] = "compatible"
 
 
-class Store(Table):
-    """Where messages are kept, and how long a write waits for its turn. Empty: SQLite under the data folder."""
+def _store_url(value: object) -> object:
+    """No fault shows the value: a password may stand in it."""
+    if not isinstance(value, str) or not (value == "" or value.startswith(("sqlite:///", *_POSTGRES))):
+        raise ValueError('a store is named like "postgresql+psycopg://user@host/database" or "sqlite:////path/to/file"')
+    if value.startswith(_POSTGRES) and _shows_password(value):
+        raise ValueError("a password does not belong here: write it into a file, and name that as password_file")
+    return value
 
-    url: str = ""
+
+_POSTGRES = ("postgresql+psycopg://", "postgresql://")
+
+
+def _shows_password(url: str) -> bool:
+    name, _, query = url.partition("://")[2].partition("?")
+    return ":" in name.rpartition("@")[0] or any(word.startswith("password=") for word in query.split("&"))
+
+
+class Store(Table):
+    """Where messages are kept, and how long a write waits for its turn. Empty: SQLite under the data folder.
+
+    `password_file` holds the password of PostgreSQL on its first line; without it, ~/.pgpass or $PGPASSFILE may.
+    """
+
+    url: Annotated[str, BeforeValidator(_store_url), Field(repr=False)] = ""
+    password_file: str = ""
     patience: Annotated[Duration, Field(ge=0.1, le=60)] = 30.0
 
 
