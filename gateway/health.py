@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from gateway import clamd, roles, stages, supervisor, terminal, tls
+from gateway import state as shared
 from gateway.config import SHIPPED_POLICIES, Config
 from gateway.model import State, Temporary
 from gateway.pipeline import policy
 from gateway.pipeline.policy import Policies
+from gateway.state import LocalState
 from gateway.store import queue
 from gateway.store.engine import Store
 from gateway.toml import FaultyFiles
@@ -73,7 +75,7 @@ def look(config: Config, opened: Opened, dns: Resolver) -> list[Check]:
     except FaultyFiles as error:
         words = f"{len(error.faults)} faults, so an older set is in force; see gatepost check"
         found.append(Check("policies", ok=False, text=words))
-    return [*found, asyncio.run(_dns(dns)), _certificate(config)]
+    return [*found, asyncio.run(_dns(dns)), asyncio.run(_shared(config)), _certificate(config)]
 
 
 def runs(config: Config) -> bool:
@@ -187,6 +189,21 @@ async def _dns(dns: Resolver) -> Check:
     took = f"answers in {(time.monotonic() - began) * 1000:.0f} ms"
     silent = await dns.silent()
     return Check("dns", ok=not silent, text=f"{took}, but {', '.join(silent)} is silent" if silent else took)
+
+
+async def _shared(config: Config) -> Check:
+    """Whether counters count. A file is asked only where there is one: made by us, it might be closed to the gateway."""
+    state = shared.opened(config)
+    if isinstance(state, LocalState) and not state.place.exists():
+        return Check("state", ok=True, text="nothing is counted yet")
+    began = time.monotonic()
+    try:
+        await state.claim("status", 1.0)
+    except Temporary as error:
+        return Check("state", ok=False, text=f"{error} ({state.place}); what needs it is an error")
+    finally:
+        await state.aclose()
+    return Check("state", ok=True, text=f"{state.place}, answers in {(time.monotonic() - began) * 1000:.0f} ms")
 
 
 def _certificate(config: Config) -> Check:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -80,7 +82,21 @@ def _policy_folder(path: Path | None) -> Path | None:
 
 
 def _file_faults(made: Config, path: Path | None) -> list[Fault]:
-    """Certificate and key are named by the configuration, so they are part of it."""
+    """The files that the configuration names are part of it."""
+    return [*_certificate_faults(made, path), *_state_faults(made, path)]
+
+
+def _state_faults(made: Config, path: Path | None) -> Iterator[Fault]:
+    for key in ("password_file", "ca_file"):
+        named = getattr(made.state, key)
+        if named and not os.access(named, os.R_OK):
+            place = toml.line_of(path.read_text("utf-8") if path else "", ("state", key))
+            yield Fault(
+                str(path), place, f"state.{key}", "cannot be read", "name a file that the gateway's user can read"
+            )
+
+
+def _certificate_faults(made: Config, path: Path | None) -> list[Fault]:
     if made.tls.certificate is None:
         return []
     try:

@@ -70,6 +70,11 @@ class LocalState:
         self._writes = 0
         self._between_sweeps = max(1, min(SWEPT // 2, max_keys // 100))
 
+    @property
+    def place(self) -> Path:
+        """Where it is."""
+        return self._path
+
     async def get(self, key: str) -> str | None:
         """The value of *key*, or None where there is none or its time is over."""
         row = await self._do(lambda connection: connection.execute(_GET, self._values(key)).fetchone())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import ssl
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import cached_property
@@ -64,6 +65,12 @@ class RemoteState:
         self, url: str, *, password_file: Path | None = None, ca_file: str | None = None, timeout: float = 1.0
     ) -> None:
         self._url, self._password_file, self._ca_file, self._timeout = urlsplit(url), password_file, ca_file, timeout
+        self._place = re.sub(r"//[^/]*@", "//", url)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: without the password."""
+        return self._place
 
     async def get(self, key: str) -> str | None:
         """The value of *key*, or None where there is none or its time is over."""

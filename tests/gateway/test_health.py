@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from gateway import health, roles
+from gateway import health, roles, state
 from gateway.config import Config, Server
+from gateway.config import State as StatePlace
 from gateway.dns import Resolver
 from gateway.model import Temporary
 from gateway.store.engine import Store
-from tests.peers import hostile_dns, processes
+from tests.peers import hostile_dns, processes, redis
 
 MESSAGE = 50 << 20
 
@@ -151,3 +152,31 @@ def test_a_name_server_that_is_silent_is_told_even_where_another_one_answers():
     assert (one.ok, both.ok, none.ok, broken.ok) == (True, False, False, False)
     assert both.text.endswith(f"but 127.0.0.1:{dead} is silent")
     assert "SERVFAIL" in broken.text
+
+
+def test_a_state_that_cannot_count_is_told_without_its_password(tmp_path):
+    def check(url):
+        config = Config(server=Server(data=tmp_path), state=StatePlace(url=url, timeout=0.3))
+        return asyncio.run(health._shared(config))
+
+    dead = check(f"redis://:geheim@127.0.0.1:{processes.free_port()}/0")
+    assert not dead.ok
+    assert dead.text.startswith("the shared state is out of reach (redis://127.0.0.1:")
+    assert "geheim" not in dead.text
+    with redis.run() as server:
+        assert check(server.url).ok
+        server.freeze()
+        assert check(server.url).text.startswith("the shared state did not answer within 0.3 s")
+        server.thaw()
+        assert check(server.unix_url).ok
+
+
+def test_a_state_file_is_asked_where_there_is_one_and_not_made(tmp_path):
+    config = Config(server=Server(data=tmp_path))
+    assert asyncio.run(health._shared(config)).text == "nothing is counted yet"
+    assert not (tmp_path / "run").exists()
+    asyncio.run(state.opened(config).put("a", "1", 60.0))
+    assert asyncio.run(health._shared(config)).ok
+    (tmp_path / "run" / "state.db").unlink()
+    (tmp_path / "run" / "state.db").mkdir()
+    assert not asyncio.run(health._shared(config)).ok

@@ -204,6 +204,11 @@ def test_a_peer_that_speaks_something_else_is_temporary() -> None:
     assert asyncio.run(work()) == "the shared state is out of reach"
 
 
+def test_where_it_is_is_told_without_the_password() -> None:
+    assert RemoteState("rediss://user:geheim@state.example:6380/0").place == "rediss://state.example:6380/0"
+    assert RemoteState("unix://:geheim@/run/redis.sock?db=1").place == "unix:///run/redis.sock?db=1"
+
+
 # ---- By configuration ---------------------------------------------------------------------------------------------
 
 
