@@ -192,7 +192,7 @@ async def _dns(dns: Resolver) -> Check:
 
 
 async def _shared(config: Config) -> Check:
-    """Whether counters count. A file is asked only where there is one: made by us, it might be closed to the gateway."""
+    """Whether counters count. A file is asked only where there is one: one of ours might be closed to the gateway."""
     state = shared.opened(config)
     if isinstance(state, LocalState) and not state.place.exists():
         return Check("state", ok=True, text="nothing is counted yet")
