@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.delivery.paths import Hop, Paths
@@ -17,15 +17,20 @@ from gateway.store.engine import Store
 
 Lane = str | NextHop
 """Where mail queues together: a domain, or a fixed next hop."""
+Octets = Callable[[], AsyncGenerator[bytes, None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One mail for recipients on the same lane, with the same header of their own. `claimed` is monotonic time."""
+    """One mail for recipients on the same lane, with the same header of their own. `claimed` is monotonic time.
+
+    `body` is the message without that header, where it is short; None where it is to be read from the store.
+    """
 
     lane: Lane
     deliveries: tuple[Delivery, ...]
     claimed: float
+    body: bytes | None = field(default=None, repr=False)
 
     @property
     def next_hop(self) -> NextHop | None:
@@ -54,7 +59,7 @@ async def attempt(work: Work, store: Store, paths: Paths, pool: Pool, relay: Rel
         if not left:
             break
         try:
-            results |= await _try(hop, left, store, pool, relay)
+            results |= await _try(hop, left, partial(_octets, store, work.deliveries[0], work.body), pool, relay)
         except Failed as failed:
             failure = failed.reply
     if not results:
@@ -62,13 +67,13 @@ async def attempt(work: Work, store: Store, paths: Paths, pool: Pool, relay: Rel
     return [results.get(one.id, Result(failure, elsewhere=True)) for one in work.deliveries]
 
 
-async def _try(hop: Hop, left: Sequence[Delivery], store: Store, pool: Pool, relay: Relay) -> dict[int, Result]:
+async def _try(hop: Hop, left: Sequence[Delivery], octets: Octets, pool: Pool, relay: Relay) -> dict[int, Result]:
     """One host, in as many transactions as its recipients need."""
     results: dict[int, Result] = {}
     for start in range(0, len(left), relay.recipients_per_message):
         some = left[start : start + relay.recipients_per_message]
         try:
-            answers = await pool.send(hop, _outgoing(some, store), relay)
+            answers = await pool.send(hop, _outgoing(some, octets), relay)
         except Failed:
             if not results:
                 raise
@@ -77,13 +82,13 @@ async def _try(hop: Hop, left: Sequence[Delivery], store: Store, pool: Pool, rel
     return results
 
 
-def _outgoing(deliveries: Sequence[Delivery], store: Store) -> Outgoing:
+def _outgoing(deliveries: Sequence[Delivery], octets: Octets) -> Outgoing:
     first = deliveries[0]
     return Outgoing(
         sender=first.sender,
         recipients=tuple(one.recipient for one in deliveries),
         size=first.size,
-        chunks=partial(_octets, store, first),
+        chunks=octets,
         eight_bit=first.eight_bit,
         smtputf8=first.smtputf8,
         ret=first.ret,
@@ -91,16 +96,28 @@ def _outgoing(deliveries: Sequence[Delivery], store: Store) -> Outgoing:
     )
 
 
-async def _octets(store: Store, delivery: Delivery) -> AsyncGenerator[bytes, None]:
+async def _octets(store: Store, delivery: Delivery, body: bytes | None) -> AsyncGenerator[bytes, None]:
     """The mail as this recipient gets it. `Temporary` where the store has not all of it: no half of a mail goes out."""
+    if body is not None:
+        if len(delivery.header) + len(body) != delivery.size:
+            raise Temporary("the store has not all of the message")
+        yield delivery.header + body
+        return
     if delivery.header:
         yield delivery.header
-    sent = len(delivery.header)
-    count, chunk = await store.read(partial(messages.beginning, message_id=delivery.message_id))
-    for n in range(count):
-        if n:
-            chunk = await store.read(partial(messages.chunk, message_id=delivery.message_id, n=n))
-        sent += len(chunk)
+    async for chunk in _chunks(store, delivery.message_id, delivery.size - len(delivery.header)):
         yield chunk
-    if sent != delivery.size:
+
+
+async def _chunks(store: Store, message_id: str, size: int) -> AsyncGenerator[bytes, None]:
+    for n in range(-(-size // messages.CHUNK)):
+        try:
+            chunk = await store.read(partial(messages.chunk, message_id=message_id, n=n))
+        except LookupError:
+            chunk = b""
+        size -= len(chunk)
+        if not chunk or size < 0:
+            break
+        yield chunk
+    if size:
         raise Temporary("the store has not all of the message")

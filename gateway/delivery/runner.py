@@ -1,26 +1,27 @@
-"""The loop that empties the queue: claim what is due, send it, settle each recipient, tell the senders.
+"""The loops that empty the queue: claim what is due, send it, write down what came of it, tell the senders.
 
 Everything claimed stands under a lease of ours that is renewed while we have it. A process that dies leaves leases that
-run out, and the next one takes over: that costs time, and perhaps a second copy, never mail.
+its successor ends, or that run out: that costs time, and perhaps a second copy, never mail.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+from itertools import count, groupby
 from random import SystemRandom
 
 from sqlalchemy import Connection
 
 from gateway import events, failpoints, routes
 from gateway.delivery.attempt import Lane, Unreachable, Work, attempt
+from gateway.delivery.clerk import Clerk, Outcome, Turn, Wish
+from gateway.delivery.lines import Lines
 from gateway.delivery.notices import Intake, Notices
 from gateway.delivery.paths import Paths
 from gateway.delivery.pool import Pool
@@ -29,23 +30,18 @@ from gateway.delivery.schedule import Step, step
 from gateway.delivery.transaction import Result
 from gateway.model import Delivery, Dns, State, Temporary
 from gateway.stages import Stages
-from gateway.store import messages, quarantine, queue
+from gateway.store import messages, owners, quarantine, queue
 from gateway.store.engine import Store
 
-HELD = 20
+HELD = 10
 """Deliveries that we hold leases on at once, for each connection we may open; most of them wait for their turn."""
 PAUSE = 1.0
 """Seconds before a loop goes on after something went wrong in it."""
-SETTLE_AGAIN = (0.1, 0.5, 2.0, 5.0)
-"""Seconds between attempts to write down what came of a mail: to forget that it was sent would send it twice."""
-
-
-@dataclass
-class _Line:
-    """The mail of one lane: what waits, and how much of it is under way."""
-
-    waiting: deque[Work] = field(default_factory=deque)
-    running: int = 0
+LAST_PAUSES = (0.1, 0.5, 2.0, 5.0)
+"""Seconds between the attempts to write down the last results before the end. Until then no attempt is the last: to
+forget that a mail was sent would send it twice."""
+LATE = 10.0
+"""Seconds after which mail is stored, at most, that says it came now; what takes longer is found by the next poll."""
 
 
 class Runner:
@@ -63,7 +59,7 @@ class Runner:
         paths: Paths | None = None,
         pool: Pool | None = None,
     ) -> None:
-        self.owner = f"{hostname[:64]}/{os.getpid()}/{secrets.token_hex(4)}"
+        self.owner = f"{owners.myself(hostname)}/{secrets.token_hex(4)}"
         self._store = store
         self._stages = stages
         self._now = now
@@ -71,47 +67,51 @@ class Runner:
         self._pool = pool or Pool(hostname)
         self._notices = Notices(store, intake, hostname, self.owner, now)
         self._chance = SystemRandom().random
-        self._lines: dict[Lane, _Line] = {}
-        self._held: dict[int, Delivery] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._clerk = Clerk(store, now)
+        self._claims = count(1)
+        self._lines = Lines()
+        self._held: dict[int, tuple[str, Delivery]] = {}
+        self._workers: set[asyncio.Task[None]] = set()
         self._unreachable: dict[Lane, tuple[float, Result]] = {}
-        self._bell: asyncio.Task[None] | None = None
-        self._more = False
+        self._suspect = 0
+        self._busy: frozenset[str] = frozenset()
+        self._cramped = False
+        self._due = True
+        self._rung = False
+        self._looked = 0.0
         self._stopping = False
-        self._freed = asyncio.Event()
+        self._woken = asyncio.Event()
         self._owed = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until *stop* is set; then finish what is on the wire, within `drain` seconds, and give back the rest."""
-        claims = asyncio.create_task(self._repeat(self._claim_all, self._until_due))
-        others = {
+        loops = {
+            asyncio.create_task(self._converse()),
+            asyncio.create_task(self._repeat(self._listen, _at_once)),
             asyncio.create_task(self._repeat(self.keep_leases, self._until_renewal)),
             asyncio.create_task(self._repeat(self._tell_all, self._until_owed)),
             asyncio.create_task(self._repeat(self.tidy, self._until_untidy)),
         }
         try:
             await stop.wait()
-            self._stopping = True
-            self._freed.set()
-            await claims
             await self._drain()
         finally:
-            await _end({claims, *others, *self._tasks, *([self._bell] if self._bell else [])})
+            await _end({*loops, *self._workers})
             await self._pool.close()
 
     async def work_off(self) -> None:
         """Deliver what is due now, once, and tell the senders whom it concerns."""
-        await self._claim_all()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-            await self._claim_all()
+        self._due = True
+        while await self._turn() or self._workers:
+            if self._workers:
+                await asyncio.wait(self._workers, return_when=asyncio.FIRST_COMPLETED)
         await self._tell_all()
 
     # ---- Loops ----------------------------------------------------------------------------------------------------
 
-    async def _repeat(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, work: Callable[[], Awaitable[object]], pause: Callable[[], Awaitable[object]]) -> None:
         """Do *work* again and again; trouble in it is told, and ends nothing."""
-        while not self._stopping:
+        while True:
             try:
                 await work()
                 await pause()
@@ -122,18 +122,31 @@ class Runner:
                 events.failure("delivery", error)
                 await asyncio.sleep(PAUSE)
 
-    async def _until_due(self) -> None:
-        """Wait for the bell, for the next look, or for room where there was none."""
-        if self._bell is None or self._bell.done():
-            self._bell = asyncio.create_task(self._store.wait(self._stages().queue.poll))
-        freed = asyncio.create_task(self._freed.wait())
-        try:
-            await asyncio.wait({self._bell, freed}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            freed.cancel()
-        self._freed.clear()
-        if self._bell.done():
-            self._bell.result()
+    async def _converse(self) -> None:
+        """Take turns with the store whenever there is something to say. What the dead have left is ours at once."""
+        inherited = False
+
+        async def turn() -> None:
+            nonlocal inherited
+            if not inherited:
+                await self._store.write(partial(queue.take_over, is_dead=owners.is_dead))
+                inherited = True
+            while await self._turn():
+                pass
+
+        await self._repeat(turn, self._until_woken)
+
+    async def _listen(self) -> None:
+        """Wait until somebody rings, or it is time to look at everything."""
+        poll = self._stages().queue.poll
+        await self._store.wait(poll)
+        self._rung = True
+        self._due = self._due or asyncio.get_running_loop().time() - self._looked > poll / 2
+        self._woken.set()
+
+    async def _until_woken(self) -> None:
+        await self._woken.wait()
+        self._woken.clear()
 
     async def _until_owed(self) -> None:
         with suppress(TimeoutError):
@@ -147,41 +160,64 @@ class Runner:
     async def _until_untidy(self) -> None:
         await asyncio.sleep(self._stages().queue.housekeeping)
 
-    # ---- Claims and leases ----------------------------------------------------------------------------------------
+    # ---- Turns with the store: results go in, what is due comes out -----------------------------------------------
 
-    async def _claim_all(self) -> None:
-        while await self._claim():
-            pass
-
-    async def _claim(self) -> bool:
-        """Claim and start what is due. True when there may be more that we have room for."""
-        policy = self._stages().queue
-        limit = min(policy.concurrency, HELD * policy.concurrency - len(self._held))
-        busy = self._busy(policy.per_destination)
-        self._more = limit <= 0 or bool(busy)
-        if limit <= 0:
+    async def _turn(self) -> bool:
+        """Write down what came of attempts, and claim what there is room for. False when there was nothing to do."""
+        wish = self._wish()
+        if wish is None and not self._clerk.waiting:
             return False
-        found = await self._store.write(
-            partial(queue.claim, owner=self.owner, limit=limit, now=self._now(), lease=policy.lease, busy=busy)
-        )
-        self._admit(found)
+        rung, self._rung, self._due = self._rung, False, False
+        try:
+            turn = await self._clerk.turn(wish)
+        except BaseException:
+            self._due = True
+            raise
+        self._entered(turn)
+        if wish is None:
+            self._rung = self._rung or rung
+        else:
+            self._claimed(wish, turn)
+        return True
+
+    def _wish(self) -> Wish | None:
+        """What to claim now, if anything: mail for which there is room, of destinations that are not busy.
+
+        When somebody rings while some are, only what came lately is looked at: to step over all the rest costs time.
+        """
+        policy = self._stages().queue
+        room = HELD * policy.concurrency - len(self._held)
+        busy = frozenset(self._lines.full(policy.per_destination))
+        freed = self._busy - busy or (self._cramped and room >= policy.concurrency)
+        self._due = self._due or bool(freed)
+        self._cramped = room <= 0
+        if self._stopping or self._cramped or not (self._due or self._rung):
+            return None
+        since = 0.0 if self._due or not busy else self._now() - LATE - policy.poll
+        owner, limit = f"{self.owner}/{next(self._claims)}", min(policy.concurrency, room)
+        return Wish(owner, limit, policy.lease, busy, since, suspects=self._suspect not in self._held)
+
+    def _claimed(self, wish: Wish, turn: Turn) -> None:
+        """Put what we have claimed into the lines, and begin."""
+        self._busy = wish.busy
+        if not wish.since:
+            self._looked = asyncio.get_running_loop().time()
+        self._suspect = next((one.id for one in turn.claimed if one.claims >= queue.SUSPECT), self._suspect)
+        full = len(turn.claimed) == wish.limit
+        self._due = self._due or full or (wish.suspects and self._suspect in {one.id for one in turn.claimed})
+        self._admit(turn.claimed, wish.owner, turn.bodies)
         self._start()
-        return len(found) == limit
 
-    def _busy(self, per_destination: int) -> set[str]:
-        """The domains of which enough mail waits already: their slowness must not fill our hands."""
-        full = [line for line in self._lines.values() if len(line.waiting) >= per_destination]
-        return {one.destination for line in full for work in line.waiting for one in work.deliveries}
-
-    def _admit(self, found: Iterable[Delivery]) -> None:
-        """Put what we have claimed into the lines, one work for each mail, lane and header of its own."""
+    def _admit(self, claimed: Iterable[Delivery], owner: str, bodies: Mapping[str, bytes]) -> None:
+        """One work for each mail, lane and header of its own. What we hold already, for its lease ran out, goes on."""
         works: dict[tuple[str, Lane, bytes], list[Delivery]] = {}
-        for one in found:
-            self._held[one.id] = one
-            works.setdefault((one.message_id, self._lane(one), one.header), []).append(one)
-        claimed = asyncio.get_running_loop().time()
-        for (_, lane, _), deliveries in works.items():
-            self._lines.setdefault(lane, _Line()).waiting.append(Work(lane, tuple(deliveries), claimed))
+        for one in claimed:
+            if one.id not in self._held:
+                works.setdefault((one.message_id, self._lane(one), one.header), []).append(one)
+            self._held[one.id] = owner, one
+        now = asyncio.get_running_loop().time()
+        for (message_id, lane, _), deliveries in works.items():
+            self._lines.add(Work(lane, tuple(deliveries), now, bodies.get(message_id)))
 
     def _lane(self, delivery: Delivery) -> Lane:
         return routes.route(self._stages().routes, delivery.destination) or routes.normal(delivery.destination)
@@ -189,112 +225,92 @@ class Runner:
     def _start(self) -> None:
         """Begin as much of what waits as the limits allow."""
         policy = self._stages().queue
-        for line in self._lines.values():
-            while line.waiting and line.running < policy.per_destination and len(self._tasks) < policy.concurrency:
-                work = line.waiting.popleft()
-                line.running += 1
-                task = asyncio.create_task(self._work(work))
-                self._tasks.add(task)
-                task.add_done_callback(partial(self._ended, work))
+        while len(self._workers) < policy.concurrency and (work := self._lines.next(policy.per_destination)):
+            task = asyncio.create_task(self._work(work))
+            self._workers.add(task)
+            task.add_done_callback(self._workers.discard)
 
-    def _ended(self, work: Work, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        for one in work.deliveries:
-            self._held.pop(one.id, None)
-        line = self._lines[work.lane]
-        line.running -= 1
-        if not line.running and not line.waiting:
-            del self._lines[work.lane]
-            self._unreachable.pop(work.lane, None)
-        if not self._stopping:
-            self._start()
-        if self._more:
-            self._freed.set()
+    def _entered(self, turn: Turn) -> None:
+        """Tell what was written down, and let go of it."""
+        for outcome, done in turn.entered:
+            one, then = outcome.delivery, outcome.step
+            if self._held.get(one.id, ("",))[0] == outcome.owner:
+                del self._held[one.id]
+            self._due = self._due or one.id == self._suspect
+            _tell(one, then, done)
+            if then.notice:
+                self._owed.set()
+        if turn.entered:
+            failpoints.hit("settled")
 
     async def keep_leases(self) -> None:
         """Renew the leases on all that we hold. What another has taken over is not ours to begin any more."""
-        ids = list(self._held)
-        if not ids:
+        held = sorted((owner, id_) for id_, (owner, _) in self._held.items())
+        if not held:
             return
-        renewal = partial(queue.renew, owner=self.owner, ids=ids, now=self._now(), lease=self._stages().queue.lease)
-        ours = set(await self._store.write(renewal))
-        for id_ in ids:
-            if id_ not in ours and (lost := self._held.pop(id_, None)):
+        ours = await self._store.write(partial(_renew, held, self._now(), self._stages().queue.lease))
+        for owner, id_ in held:
+            if id_ not in ours and self._held.get(id_, ("",))[0] == owner:
+                _, lost = self._held.pop(id_)
                 events.say("lease lost", id=lost.message_id, recipient=lost.recipient.address)
 
     # ---- One mail -------------------------------------------------------------------------------------------------
 
-    async def _work(self, work: Work) -> None:
+    async def _work(self, first: Work) -> None:
+        """Deliver *first*, and what is next, until nothing is."""
+        work: Work | None = first
+        while work is not None:
+            try:
+                await self._deliver(work)
+            except Exception as error:  # noqa: BLE001 - one mail's trouble is not the others'; its lease runs out
+                events.failure("delivery", error, id=work.deliveries[0].message_id)
+                for one in work.deliveries:
+                    self._held.pop(one.id, None)
+            if self._lines.done(work):
+                self._unreachable.pop(work.lane, None)
+            work = None if self._stopping else self._lines.next(self._stages().queue.per_destination)
+
+    async def _deliver(self, work: Work) -> None:
         ours = tuple(one for one in work.deliveries if one.id in self._held)
         if not ours:
             return
-        try:
-            failpoints.hit("claimed")
-            results = await self._results(replace(work, deliveries=ours))
-            failpoints.hit("sent")
-            await self._settle(ours, results)
-            failpoints.hit("settled")
-        except Temporary as error:
-            events.say("result not written down", id=ours[0].message_id, why=str(error))
-        except Exception as error:  # noqa: BLE001 - one mail's trouble is not the others'; its lease runs out
-            events.failure("delivery", error, id=ours[0].message_id)
+        failpoints.hit("claimed")
+        results = await self._results(work if len(ours) == len(work.deliveries) else replace(work, deliveries=ours))
+        failpoints.hit("sent")
+        self._note(ours, results)
 
     async def _results(self, work: Work) -> Sequence[Result]:
         """One result for each delivery, whatever happens."""
-        relay, count = self._stages().relay, len(work.deliveries)
+        relay, number = self._stages().relay, len(work.deliveries)
         when, known = self._unreachable.get(work.lane, (0.0, None))
         if known is not None and when >= work.claimed:  # it waited behind one that found nobody: no need to ask again
-            return [known] * count
+            return [known] * number
         if routes.is_local(self._stages().routes, work.deliveries[0].destination):
-            return [Result(Reply(451, "4.3.5", "the domain became local while its mail was in the queue"))] * count
+            return [Result(Reply(451, "4.3.5", "the domain became local while its mail was in the queue"))] * number
         try:
             return await attempt(work, self._store, self._paths, self._pool, relay)
         except Unreachable as error:
             self._unreachable[work.lane] = asyncio.get_running_loop().time(), error.result
-            return [error.result] * count
+            return [error.result] * number
         except Exception as error:  # noqa: BLE001 - a mail that breaks our code is kept, and tried again
             events.failure("delivery", error, id=work.deliveries[0].message_id)
-            return [Result(Reply(451, "4.3.0", "trouble inside the gateway"))] * count
+            return [Result(Reply(451, "4.3.0", "trouble inside the gateway"))] * number
 
-    async def _settle(self, deliveries: Sequence[Delivery], results: Sequence[Result]) -> None:
-        """Write down what came of each delivery."""
+    def _note(self, deliveries: Sequence[Delivery], results: Sequence[Result]) -> None:
+        """Have written down what came of each delivery; what another has taken over meanwhile is his."""
         policy, now = self._stages().queue, self._now()
-        steps = [
-            (one, step(one, result, policy, now, self._chance()))
-            for one, result in zip(deliveries, results, strict=True)
-        ]
-        kept = await self._patiently(partial(self._write_down, steps, now))
-        for (one, then), done in zip(steps, kept, strict=True):
-            state = then.state if done else State.QUEUED
-            said = str(then.reply) if done else f"lease lost; {then.reply}"
-            events.attempted(one.message_id, one.recipient.address, then.reply.host, state, said, one.attempts + 1)
-        if any(then.notice for _, then in steps):
-            self._owed.set()
-
-    def _write_down(self, steps: Iterable[tuple[Delivery, Step]], now: float, conn: Connection) -> list[bool]:
-        done = [self._enter(conn, one.id, then, now) for one, then in steps]
-        failpoints.hit("settle")
-        return done
-
-    def _enter(self, conn: Connection, id_: int, then: Step, now: float) -> bool:
-        said = str(then.reply)
-        if then.state is State.SENT:
-            return queue.sent(conn, id_, self.owner, said, now, then.notice)
-        if then.state is State.FAILED:
-            return queue.failed(conn, id_, self.owner, said, now, then.notice)
-        return queue.retry(conn, id_, self.owner, said, now, then.next_attempt, then.notice)
-
-    async def _patiently(self, work: Callable[[Connection], list[bool]]) -> list[bool]:
-        for pause in SETTLE_AGAIN:
-            with suppress(Temporary):
-                return await self._store.write(work)
-            await asyncio.sleep(pause)
-        return await self._store.write(work)
+        for one, result in zip(deliveries, results, strict=True):
+            then = step(one, result, policy, now, self._chance())
+            if one.id in self._held:
+                self._clerk.note([Outcome(one, self._held[one.id][0], then, now)])
+            else:
+                _tell(one, then, done=False)
+        self._woken.set()
 
     # ---- Notices, housekeeping, the end ---------------------------------------------------------------------------
 
     async def _tell_all(self) -> None:
-        while await self._notices.tell(self._stages().queue):
+        while not self._stopping and await self._notices.tell(self._stages().queue):
             pass
 
     async def tidy(self) -> None:
@@ -307,21 +323,52 @@ class Runner:
 
     async def _drain(self) -> None:
         """Begin nothing more, wait for what is on the wire, and give back what did not get done."""
-        waiting = [one.id for line in self._lines.values() for work in line.waiting for one in work.deliveries]
-        for line in self._lines.values():
-            line.waiting.clear()
-        await self._give_back(waiting)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._stages().queue.drain)
-        left = list(self._held)
-        await _end(set(self._tasks))
-        await self._give_back(left)
+        self._stopping = True
+        await self._give_back([one.id for one in self._lines.clear()])
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=self._stages().queue.drain)
+        await _end(set(self._workers))
+        await self._write_down_the_last()
+        await self._give_back(list(self._held))
+
+    async def _write_down_the_last(self) -> None:
+        for pause in LAST_PAUSES:
+            with suppress(Temporary):
+                await self._turn()
+            if not self._clerk.waiting:
+                return
+            await asyncio.sleep(pause)
+        events.say("results not written down", deliveries=len(self._held))
 
     async def _give_back(self, ids: Sequence[int]) -> None:
-        with suppress(Temporary):  # then the leases run out
-            await self._store.write(partial(queue.release_claims, owner=self.owner, ids=ids))
-        for id_ in ids:
-            self._held.pop(id_, None)
+        """Let others have what we did not get to; where the store cannot do it now, the leases run out."""
+        leases = sorted((self._held.pop(id_)[0], id_) for id_ in ids if id_ in self._held)
+        with suppress(Temporary):
+            await self._store.write(partial(_release, leases))
+
+
+Leases = Sequence[tuple[str, int]]
+"""Owner and delivery, sorted by owner: each claim has an owner of its own."""
+
+
+def _renew(leases: Leases, now: float, lease: float, conn: Connection) -> set[int]:
+    groups = groupby(leases, key=lambda pair: pair[0])
+    return {id_ for owner, pairs in groups for id_ in queue.renew(conn, owner, [id_ for _, id_ in pairs], now, lease)}
+
+
+def _release(leases: Leases, conn: Connection) -> None:
+    for owner, pairs in groupby(leases, key=lambda pair: pair[0]):
+        queue.release_claims(conn, owner, [id_ for _, id_ in pairs])
+
+
+def _tell(one: Delivery, then: Step, done: bool) -> None:
+    state = then.state if done else State.QUEUED
+    said = str(then.reply) if done else f"lease lost; {then.reply}"
+    events.attempted(one.message_id, one.recipient.address, then.reply.host, state, said, one.attempts + 1)
+
+
+async def _at_once() -> None:
+    """No pause."""
 
 
 async def _end(tasks: set[asyncio.Task[None]]) -> None:

@@ -28,15 +28,10 @@ HEADER_TEXT = 998
 _SWEPT = 500  # mails in one transaction
 # Statements made once, for making one costs more than running it.
 _CHUNKS = select(schema.message.c.chunks).where(schema.message.c.id == bindparam("message"))
-_CHUNK = select(schema.chunk.c.data).where(
-    schema.chunk.c.message_id == bindparam("message"), schema.chunk.c.n == bindparam("number")
-)
-_BEGINNING = (
-    select(schema.message.c.chunks, schema.chunk.c.data)
-    .join_from(
-        schema.message, schema.chunk, (schema.chunk.c.message_id == schema.message.c.id) & (schema.chunk.c.n == 0)
+_CHUNK = Statement(
+    select(schema.chunk.c.data).where(
+        schema.chunk.c.message_id == bindparam("message"), schema.chunk.c.n == bindparam("number")
     )
-    .where(schema.message.c.id == bindparam("message"))
 )
 _ADD_MESSAGE, _ADD_EVIDENCE, _ADD_CHUNK = (
     Statement(insert(table), *table.columns.keys()) for table in (schema.message, schema.evidence, schema.chunk)
@@ -184,18 +179,18 @@ def chunk_count(conn: Connection, message_id: str) -> int:
     return conn.scalar(_CHUNKS, {"message": message_id}) or 0
 
 
-def beginning(conn: Connection, message_id: str) -> tuple[int, bytes]:
-    """How many chunks there are of a mail, and the first, for most mail has one; (0, b"") where its bytes are gone."""
-    row = conn.execute(_BEGINNING, {"message": message_id}).first()
-    return (row.chunks, bytes(row.data)) if row else (0, b"")
-
-
 def chunk(conn: Connection, message_id: str, n: int) -> bytes:
     """Chunk *n*, counted from 0. `LookupError` where there is none."""
-    data = conn.scalar(_CHUNK, {"message": message_id, "number": n})
-    if data is None:
+    rows = _CHUNK.rows(conn, {"message": message_id, "number": n})
+    if not rows:
         raise LookupError(f"{message_id} has no chunk {n}")
-    return bytes(data)
+    return bytes(rows[0][0])
+
+
+def whole(conn: Connection, message_id: str) -> bytes:
+    """A message of at most one `CHUNK`; empty where its bytes are gone."""
+    rows = _CHUNK.rows(conn, {"message": message_id, "number": 0})
+    return bytes(rows[0][0]) if rows else b""
 
 
 def read_chunks(conn: Connection, message_id: str) -> Iterator[bytes]:
