@@ -20,6 +20,7 @@ import dns.rdatatype
 import dns.rrset
 
 from tests.peers import loop, processes
+from tests.peers.dns import quoted
 
 Query = dns.message.Message
 Answerer = Callable[[Query, bool], bytes | Sequence[bytes]]
@@ -186,9 +187,13 @@ def name_server(answer: Answerer) -> Iterator[tuple[str, list[str]]]:
 
 @dataclass
 class HostileDns:
-    """A server that knows `records`; what lies below a name in `faults` gets that fault. "" is everything."""
+    """A server that knows `records`, each good for `ttl` seconds; what lies below a name in `faults` gets that fault.
+
+    "" is everything.
+    """
 
     records: dict[tuple[str, str], Sequence[str]]
+    ttl: int = 60
     faults: dict[str, Fault] = field(default_factory=dict)
     port: int = 0
     asked: list[str] = field(default_factory=list)
@@ -205,17 +210,18 @@ class HostileDns:
         name, kind = asked(query)
         plain = str(name).rstrip(".").lower()
         if found := self.records.get((plain, kind)):
-            return wire(reply(query, record(name, kind, *(f'"{one}"' if kind == "TXT" else one for one in found))))
+            rdata = [quoted(one) if kind == "TXT" else one for one in found]
+            return wire(reply(query, record(name, kind, *rdata, ttl=self.ttl)))
         exists = any(known == plain for known, _ in self.records)
         made = reply(query, rcode=dns.rcode.NOERROR if exists else dns.rcode.NXDOMAIN)
-        made.authority.append(record(dns.name.root, "SOA", "a. b. 1 2 3 4 60"))
+        made.authority.append(record(dns.name.root, "SOA", "a. b. 1 2 3 4 60", ttl=self.ttl))
         return wire(made)
 
 
 @contextmanager
-def run(records: Records | None = None) -> Iterator[HostileDns]:
+def run(records: Records | None = None, ttl: int = 60) -> Iterator[HostileDns]:
     """A server that tells the truth until a test gives it faults."""
-    hostile = HostileDns(dict(records or {}))
+    hostile = HostileDns(dict(records or {}), ttl)
     with name_server(hostile.answer) as (server, log):
         hostile.port, hostile.asked = int(server.rpartition(":")[2]), log
         yield hostile
