@@ -12,6 +12,7 @@ import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 
 from gateway import events
 from gateway.model import Shared, Temporary
@@ -20,6 +21,7 @@ from gateway.stages import Logins
 
 REMEMBERED = 10_000
 """Counters that one process keeps while the shared state is out of reach."""
+_AT_ONCE = 0.001
 _DOUBLED = 32
 """Times that a pause is doubled at most, before `longest_pause` bounds it."""
 
@@ -45,29 +47,41 @@ class Backoff:
         """
         settings = self._settings()
         until = time.monotonic() + settings.delay
-        keys = _keys(peer, login)
-        counts = await self._attempt(keys, settings)
+        user, place = keys = _keys(peer, login)
+        counts = await self._add(dict.fromkeys(keys, 1), settings.memory)
+        begun = await self._begun(keys, counts, settings)
         try:
             account = await check()
         except Temporary:
-            await self._add(dict.fromkeys(keys, -1), settings.memory)
+            await self._forgive({user: -1, place: -1}, begun, settings)
             raise
         if account:
-            await self._add({keys[0]: -counts[0], keys[1]: -1}, settings.memory)
+            await self._forgive({user: -counts[0], place: -1}, begun, settings)
         else:
             await asyncio.sleep(until - time.monotonic())
         return account
 
-    async def _attempt(self, keys: tuple[str, str], settings: Logins) -> Sequence[int]:
-        """Count an attempt, and say the how manyth it is for the user and for the peer."""
-        counts = await self._add(dict.fromkeys(keys, 1), settings.memory)
+    async def _begun(self, keys: Sequence[str], counts: Sequence[int], settings: Logins) -> Sequence[str]:
+        """The pauses that begin with the attempt that *counts* has in it; `HeldBack` while an earlier one lasts."""
+        begun: list[str] = []
         free = (settings.free_per_user, settings.free_per_peer)
-        for key, beyond in zip(keys, (count - most for count, most in zip(counts, free, strict=True)), strict=True):
-            pause = min(settings.pause * 2.0 ** min(beyond, _DOUBLED), settings.longest_pause)
-            if beyond >= 0 and not await self._claim(f"pause:{key}", pause):
-                await self._add(dict.fromkeys(keys, -1), settings.memory)  # what is not looked at prolongs nothing
+        for key, count, most in zip(keys, counts, free, strict=True):
+            if count < most:
+                continue
+            pause = min(settings.pause * 2.0 ** min(count - most, _DOUBLED), settings.longest_pause)
+            if not await self._claim(f"pause:{key}", pause):
+                await self._forgive(dict.fromkeys(keys, -1), begun, settings)  # what is not looked at prolongs nothing
                 raise HeldBack("too many wrong passwords")
-        return counts
+            begun.append(f"pause:{key}")
+        return begun
+
+    async def _forgive(self, amounts: Mapping[str, int], begun: Sequence[str], settings: Logins) -> None:
+        """The attempt was not wrong: it does not count, and the pauses that it began end."""
+        await self._add(amounts, settings.memory)
+        for pause in begun:
+            self._own.release(pause)
+            with suppress(Temporary):
+                await self._state.put(pause, "", _AT_ONCE)
 
     async def _add(self, amounts: Mapping[str, int], ttl: float) -> Sequence[int]:
         try:
@@ -104,6 +118,10 @@ class _Memory:
     def claim(self, key: str, ttl: float) -> bool:
         """Whether nobody has claimed *key* within its time."""
         return key not in self._alive(key) and self._add(key, 1, ttl) == 1
+
+    def release(self, key: str) -> None:
+        """The claim to *key* is over."""
+        self._kept.pop(key, None)
 
     def _add(self, key: str, amount: int, ttl: float) -> int:
         count, ends = self._alive(key).get(key, (0, self._clock() + ttl))

@@ -20,8 +20,8 @@ from gateway.config import Networks
 from gateway.peers import Address, Crowd, Full, Place, Room, TooMany
 from gateway.tls import abort
 
-EARLY = 4096
-"""Octets that may come between the handshake and the greeting: those who wait for it send none."""
+EARLY = 16 << 10
+"""Octets that may come before TLS has begun, and again between the handshake and the greeting."""
 
 
 class Limits(Room, Protocol):
@@ -165,14 +165,19 @@ class Door(asyncio.BufferedProtocol):
 
     async def _shake_hands(self, transport: asyncio.Transport) -> None:
         assert self._at.context is not None  # noqa: S101 - see `_pass`
-        try:
-            secured = await asyncio.get_running_loop().start_tls(
+        loop = asyncio.get_running_loop()
+        starting = loop.create_task(
+            loop.start_tls(
                 transport,
                 self,
                 self._at.context,
                 server_side=True,
                 ssl_handshake_timeout=self._limits.handshake_timeout,
             )
+        )
+        try:
+            await self._pass_on(transport, starting)
+            secured = await starting
         except OSError as error:  # ssl.SSLError is one
             events.say("handshake failed", peer=self._address, listener=self._at.name, error=type(error).__name__)
             secured = None
@@ -182,6 +187,15 @@ class Door(asyncio.BufferedProtocol):
         elif self._counted:  # else the peer has left between the handshake and now
             self._transport = secured
             self._hand_over(secured)
+
+    async def _pass_on(self, transport: asyncio.Transport, starting: asyncio.Task[asyncio.Transport | None]) -> None:
+        """What came before TLS took over is for TLS: uvloop reads once before it can be told to wait."""
+        while transport.get_protocol() is self and not starting.done():  # noqa: ASYNC110 - it takes one turn
+            await asyncio.sleep(0)
+        begun, self._early = self._early, bytearray()
+        if begun:
+            # Behind what makes the protocol ready, and before more is read
+            asyncio.get_running_loop().call_soon(_feed, transport.get_protocol(), begun)
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
         """Here the dialog begins."""
@@ -228,6 +242,17 @@ class Door(asyncio.BufferedProtocol):
         if self._counted:
             self._counted = False
             self._at.lobby.crowd.leave(self._places)
+
+
+def _feed(protocol: asyncio.BaseProtocol, octets: bytearray) -> None:
+    """Give *protocol* what was read for it, as an event loop does."""
+    buffered = cast("asyncio.BufferedProtocol", protocol)
+    while octets:
+        room = memoryview(buffered.get_buffer(len(octets)))
+        taken = min(len(room), len(octets))
+        room[:taken] = octets[:taken]
+        del octets[:taken]
+        buffered.buffer_updated(taken)
 
 
 def _keep_prompt(transport: asyncio.BaseTransport) -> None:

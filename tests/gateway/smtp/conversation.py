@@ -24,6 +24,8 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uvloop
+
 from gateway import config, tls
 from gateway.model import ListenerKind, Temporary
 from gateway.pipeline.outcome import Kind, Outcome
@@ -232,10 +234,17 @@ def value_of(text):
     return json.loads(text) if re.fullmatch(r"\d+|true|false|\[.*\]", text) else text
 
 
-def perform(path: Path, folder: Path):
-    """Play the dialog in *path*; return the fake intake."""
+def perform(path: Path, folder: Path, **others):
+    """Play the dialog in *path*, with *others* in place of its options, on the loop of the product."""
     head, _, steps = path.read_text("utf-8").partition("\n\n")
-    return asyncio.run(_perform(options(head), steps, folder))
+    return uvloop.run(_perform(options(head) | others, steps, folder))
+
+
+def is_for_any_transport(path: Path):
+    """Whether the dialog in *path* is the same within TLS: it begins in clear, and does not close one side only."""
+    head, _, steps = path.read_text("utf-8").partition("\n\n")
+    clear = {"tls", "proxy_from"} & set(options(head)) or "listener: submission" in head
+    return not (clear or "\nEOF" in steps or "STARTTLS" in steps)
 
 
 async def _perform(found, steps, folder):

@@ -13,3 +13,8 @@ DIALOGS = sorted((HERE.parents[1] / "dialogs" / "smtp").glob("*.txt"))
 @pytest.mark.parametrize("path", DIALOGS, ids=lambda path: path.stem)
 def test_the_server_answers_as_the_dialog_says(path, tmp_path):
     conversation.perform(path, tmp_path)
+
+
+@pytest.mark.parametrize("path", [*filter(conversation.is_for_any_transport, DIALOGS)], ids=lambda path: path.stem)
+def test_the_server_answers_so_within_tls(path, tmp_path):
+    conversation.perform(path, tmp_path, tls="implicit")
