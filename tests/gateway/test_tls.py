@@ -1,9 +1,11 @@
 """TLS contexts, and the certificate of the first start."""
 
+import contextlib
 import datetime
 import socket
 import ssl
 import stat
+import subprocess
 import threading
 
 import pytest
@@ -74,6 +76,44 @@ def test_older_versions_and_renegotiation_are_off(tmp_path):
     assert context.options & ssl.OP_NO_RENEGOTIATION
     assert context.options & ssl.OP_NO_COMPRESSION
     assert all(c["aead"] for c in context.get_ciphers())
+
+
+def test_who_asks_for_another_handshake_gets_none(tmp_path):
+    context = tls.server_context(config(tmp_path))
+    with listening(context) as port:
+        words = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-tls1_2", "-legacy_renegotiation"]
+        done = subprocess.run(words, input=b"R\n", capture_output=True, timeout=10, check=False)
+    said = done.stdout + done.stderr
+    assert b"RENEGOTIATING" in said
+    assert b"no renegotiation" in said
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_what_is_sent_is_not_compressed(tmp_path, version):
+    with listening(tls.server_context(config(tmp_path))) as port:
+        words = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", version, "-comp"]
+        done = subprocess.run(words, input=b"", capture_output=True, timeout=10, check=False)
+    assert b"Compression: NONE" in done.stdout
+    assert b"Cipher is TLS_" in done.stdout or b"Cipher is ECDHE-" in done.stdout
+
+
+@contextlib.contextmanager
+def listening(context):
+    """The port of a server that takes one connection, shakes hands, and reads until the end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        thread = threading.Thread(target=serve_one, args=(listener, context))
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
+
+
+def serve_one(listener, context):
+    connection, _ = listener.accept()
+    connection.settimeout(5)
+    with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as wrapped:
+        while wrapped.recv(1000):
+            pass
 
 
 def test_configured_files_are_used_and_their_end_is_known(tmp_path):
