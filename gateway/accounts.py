@@ -21,12 +21,13 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from gateway.idn import a_labels
 from gateway.model import Permanent, Temporary
 from gateway.store import mailbox, schema
 from gateway.store.engine import Store
+from gateway.store.statements import Statement
 
 T = TypeVar("T")
 
@@ -40,6 +41,9 @@ WAITING = 64
 _hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
 _account = schema.account
 _address = schema.address
+_STANDS = Statement(
+    select(_account.c.login).where(_account.c.login == bindparam("name")).with_for_update(read=True, key_share=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,13 @@ def add_address(conn: Connection, login: str, address: str) -> None:
     conn.execute(insert(_address).values(address=name, login=login_name(login)))
 
 
+def demand(conn: Connection, logins: Iterable[str]) -> None:
+    """Keep the accounts from being removed until the transaction ends. `Temporary` where one is gone already."""
+    for login in set(logins):
+        if not _STANDS.rows(conn, {"name": login}):
+            raise Temporary("an account was removed meanwhile")
+
+
 def set_password(conn: Connection, login: str, password_hash: str) -> bool:
     """Change the password. False where there is no such account."""
     changed = update(_account).where(_account.c.login == login_name(login)).values(password_hash=password_hash)
@@ -124,8 +135,9 @@ def set_password(conn: Connection, login: str, password_hash: str) -> bool:
 def remove(conn: Connection, login: str) -> bool:
     """Take an account away with its addresses and its mail. False where there is no such account."""
     name = login_name(login)
-    mailbox.clear(conn, name, by="removal of the account")
-    return bool(conn.execute(delete(_account).where(_account.c.login == name)).rowcount)
+    removed = conn.execute(delete(_account).where(_account.c.login == name)).rowcount
+    mailbox.clear(conn, name, by="removal of the account")  # now, for the other waits for whoever is in `demand`
+    return bool(removed)
 
 
 def list(conn: Connection) -> Sequence[Account]:  # noqa: A001 - it reads as accounts.list

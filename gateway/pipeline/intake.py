@@ -144,9 +144,13 @@ class Intake:
         return Path(f"/proc/self/fd/{message.fileno()}").open("rb")
 
     async def keep(self, drafts: Sequence[tuple[Draft, Sequence[Row]]]) -> None:
-        """Accept *drafts* in one transaction. Its return is the instant at which the mail becomes ours to keep."""
+        """Accept *drafts* in one transaction. Its return is the instant at which the mail becomes ours to keep.
+
+        `Temporary` where an account was removed since RCPT: the next try will be told so.
+        """
 
         def accept(conn: Connection) -> None:
+            accounts.demand(conn, (row.mailbox for _, rows in drafts for row in rows if row.mailbox))
             for draft, rows in drafts:
                 messages.accept(conn, draft, rows)
 

@@ -254,3 +254,10 @@ def test_after_the_end_no_password_is_checked(store):
     authenticator.close()
     with pytest.raises(Temporary):
         check(authenticator, "alice", "wonderland")
+
+
+def test_accounts_that_stand_may_get_mail_and_one_that_is_gone_may_not(store):
+    ask(store, accounts.demand, ["alice", "alice"])
+    ask(store, accounts.demand, [])
+    with pytest.raises(Temporary):
+        ask(store, accounts.demand, ["alice", "bob"])

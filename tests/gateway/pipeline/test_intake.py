@@ -37,6 +37,7 @@ class Silent:
 QUIET = {
     "antivirus": '[settings]\nsockets = ["unix:/nonexistent"]\n[actions]\nclean = 0\ninfected = "reject"\nencrypted = "quarantine"\n'
     'unscanned = "quarantine"\nerror = "accept"\n',
+    "greylist": '[actions]\ngreylisted = "accept"\nerror = "accept"\n',
     "routes": 'local = ["ours.example"]\npostmaster = "alice@ours.example"\n'
     '[[routes]]\ndomains = ["inside.example"]\naccept_from_world = true\n[routes.via]\nhost = "10.0.0.1"\n',
 }
@@ -278,6 +279,24 @@ def test_a_store_out_of_reach_answers_unavailable_at_rcpt(site, monkeypatch):
         return await dialog(intake, GOOD, ["alice@ours.example"], WORLD, "a@s.example")
 
     assert here.run(work)[-1].kind is Kind.UNAVAILABLE
+
+
+def test_an_account_that_is_removed_between_rcpt_and_the_end_of_the_data_gets_nothing_and_the_next_try_is_told(site):
+    here = site()
+
+    async def work(intake):
+        visit, envelope, bob = intake.visit(), Envelope("a@s.example"), Recipient("bob@ours.example")
+        await visit.connect(WORLD)
+        await visit.sender(WORLD, envelope)
+        assert (await visit.recipient(WORLD, envelope, bob)).kind is Kind.OK
+        with here.store.begin() as conn:
+            accounts.remove(conn, "bob")
+        with io.FileIO(os_memfd(GOOD), "rb+") as spool:
+            late = await visit.message(WORLD, replace(envelope, recipients=(bob,)), spool, len(GOOD))
+        return late.kind, (await visit.recipient(WORLD, envelope, bob)).kind
+
+    assert here.run(work) == (Kind.UNAVAILABLE, Kind.NO_SUCH_USER)
+    assert here.all() == []
 
 
 def test_a_success_notice_is_owed_for_a_mailbox_and_never_to_the_null_sender(site):
