@@ -45,7 +45,8 @@ DRAIN = 20.0
 def main() -> None:
     """Run the `gatepost` command."""
     _hold_standard_streams()
-    cli.main(cli.Wiring(store=opened, supervise=supervise, serve=serve, explain=explain, dns=resolver))
+    wiring = cli.Wiring(opened, supervise, serve, explain, resolver, try_store)
+    cli.main(wiring)
 
 
 def _hold_standard_streams() -> None:
@@ -69,6 +70,15 @@ def opened(config: Config, *, create: bool = False) -> Iterator[Store]:
     try:
         store.migrate()
         yield store
+    finally:
+        store.close()
+
+
+def try_store(config: Config) -> None:
+    """Raise `Temporary` where the store of *config* cannot be used as it is; one that answers stays as it is."""
+    store = _store(config)
+    try:
+        store.try_out()
     finally:
         store.close()
 

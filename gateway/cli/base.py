@@ -49,6 +49,7 @@ class Wiring:
     serve: Callable[[Config, Role], None]
     explain: Callable[[Config, Session, Envelope, BinaryIO], Explained]
     dns: Callable[[Config], Resolver]
+    try_store: Callable[[Config], None]
     named: Path | None = None
 
     @property

@@ -11,10 +11,12 @@ import typer
 from rich.text import Text
 
 from gateway import config, health, stages, terminal, tls, toml
-from gateway.cli.base import CODES, DONE, REFUSED, UNREACHABLE, Json, wiring_of
+from gateway.cli.base import CODES, DONE, REFUSED, UNREACHABLE, Json, Wiring, wiring_of
 from gateway.config import Config
+from gateway.model import Temporary
 from gateway.pipeline import policy
 from gateway.roles import Role
+from gateway.store.failures import Unfit
 from gateway.toml import Fault, FaultyFiles
 
 app = typer.Typer()
@@ -45,7 +47,7 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     Example: gatepost check && systemctl reload gatepost
     """
     wiring = wiring_of(ctx)
-    found = _faults(wiring.path)
+    found = _faults(wiring)
     if json:
         terminal.as_json({"faults": found})
     elif found:
@@ -56,12 +58,13 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     raise typer.Exit(REFUSED if found else DONE)
 
 
-def _faults(path: Path | None) -> list[Fault]:
+def _faults(wiring: Wiring) -> list[Fault]:
     faults: list[Fault] = []
+    path = wiring.path
     try:
         made = config.load(path)
         folder = made.server.policies
-        faults += _file_faults(made, path)
+        faults += [*_file_faults(made, path), *_store_faults(wiring, made)]
     except FaultyFiles as error:
         faults += error.faults
         folder = _policy_folder(path)
@@ -107,6 +110,22 @@ def _certificate_faults(made: Config, path: Path | None) -> list[Fault]:
         why = (error.strerror or type(error).__name__).lower()
         cure = "name a PEM chain and the key that belongs to it"
         return [Fault(str(path), place, "tls.certificate", f"cannot be used: {why}", cure)]
+    return []
+
+
+def _store_faults(wiring: Wiring, made: Config) -> list[Fault]:
+    """A server that the configuration names is tried out; a file is made when it is needed."""
+    if made.store_url.startswith("sqlite:"):
+        return []
+    try:
+        wiring.try_store(made)
+    except Temporary as error:
+        key, cure = (
+            (error.key, error.cure) if isinstance(error, Unfit) else ("store.url", "see the log of the database")
+        )
+        text = wiring.path.read_text("utf-8") if wiring.path else ""
+        line = toml.line_of(text, tuple(key.split("."))) or toml.line_of(text, ("store",))
+        return [Fault(str(wiring.path), line, key, str(error), cure)]
     return []
 
 

@@ -37,7 +37,7 @@ class AnyMarks(Protocol):
 class Database:
     """Engines to write and to read with; `migrating` is a transaction in which nobody else migrates.
 
-    `marks` is None where a COMMIT that fails has not happened.
+    `marks` is None where a COMMIT that fails has not happened. `try_out` raises what is wrong with the database.
     """
 
     writing: Engine
@@ -45,3 +45,4 @@ class Database:
     migrating: Callable[[Engine], AbstractContextManager[Connection]]
     bell: AnyBell
     marks: AnyMarks | None = None
+    try_out: Callable[[Connection], None] = lambda _: None

@@ -55,6 +55,11 @@ class Store:
         with _named(), self._database.migrating(self.engine) as conn:
             migrations.upgrade(conn)
 
+    def try_out(self) -> None:
+        """Raise `Temporary` where the store cannot be used as it is; a database that answers stays as it is."""
+        with _named(), self.engine.connect() as conn:
+            self._database.try_out(conn)
+
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run *work* in a transaction shared with others, and return its result when that is durable.
 

@@ -5,6 +5,7 @@ What `is_passing` may be done again soon. A COMMIT that `is_lost` leaves open wh
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, OperationalError, ProgrammingError
@@ -27,7 +28,31 @@ class StorageFull(Temporary):
 
 
 class Unfit(Temporary):
-    """The database would not keep what we promise. The text says why."""
+    """The database cannot be used as it is. The text says why, `key` where in gatepost.toml, `cure` what helps."""
+
+    def __init__(self, problem: str, cure: str = "", key: str = "store.url") -> None:
+        super().__init__(problem)
+        self.cure = cure
+        self.key = key
+
+
+_START = "see that PostgreSQL runs there, and that this machine may reach it"
+_FILE = "store.password_file"
+_REFUSALS = (
+    ("invalid connection option", "its URL has an unknown option", "use the parameters of libpq", "store.url"),
+    ("no password supplied", "the server asks for a password", "name a file that holds it", _FILE),
+    ("password authentication failed", "the password is not that of the user", "correct the file", _FILE),
+    ("pg_hba.conf", "the server does not let this user in from here", "add a line to pg_hba.conf", "store.url"),
+    ('role ".*" does not exist', "the server does not know the user", "createuser", "store.url"),
+    ('database ".*" does not exist', "the server has no such database", "createdb", "store.url"),
+    ("read-only", "only a standby answers", "name the primary too, or promote the standby", "store.url"),
+    ("too many clients|connection slots", "the server has no connection free", "raise max_connections", "store.url"),
+    ("resolve host|translate host", "the name of the server is not known", "correct it, or the DNS", "store.url"),
+    ("SSL|certificate", "TLS to the server fails", "see sslmode and sslrootcert of libpq", "store.url"),
+    ("starting up|shutting down", "the server is about to start or stop", "wait", "store.url"),
+    ("", "no server answers", _START, "store.url"),
+)
+"""What libpq says where it gets no connection: it has no codes for that. A server may say it in another language."""
 
 
 def translated(error: Exception) -> Exception:
@@ -36,9 +61,16 @@ def translated(error: Exception) -> Exception:
         return Temporary("the store has no connection free")
     if not isinstance(error, (DBAPIError, sqlite3.Error)):
         return error
+    if is_refused(error):
+        return _refusal(str(error))
     if sqlstate(error) in _RIGHTS:
-        return Temporary(f"the store does not let us ({sqlstate(error)})")
+        return Unfit(f"the store does not let us ({sqlstate(error)})", "grant our user the rights on its database")
     return error if isinstance(error, _OURS) else _temporary(error)
+
+
+def _refusal(said: str) -> Unfit:
+    problem, cure, key = next(words for pattern, *words in _REFUSALS if re.search(pattern, said))
+    return Unfit(f"the store is out of reach: {problem}", cure, key)
 
 
 def _temporary(error: DBAPIError | sqlite3.Error) -> Temporary:
@@ -58,12 +90,18 @@ def sqlstate(error: BaseException) -> str:
     return getattr(getattr(error, "orig", error), "sqlstate", "") or ""
 
 
+def is_refused(error: BaseException) -> bool:
+    """Whether the driver got no connection: what it says then has no code."""
+    if not isinstance(error, (OperationalError, ProgrammingError)) or isinstance(error.orig, sqlite3.Error):
+        return False
+    return not error.connection_invalidated and not sqlstate(error)
+
+
 def is_lost(error: BaseException) -> bool:
     """Whether there is no connection (any more), or only one to a server that takes no writes (any more)."""
     if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error):
         return False
-    unnamed = isinstance(error, OperationalError) and not sqlstate(error)  # the driver's own: no server said it
-    return error.connection_invalidated or unnamed or sqlstate(error) in _AWAY
+    return error.connection_invalidated or is_refused(error) or sqlstate(error) in _AWAY
 
 
 def is_stale(error: BaseException) -> bool:

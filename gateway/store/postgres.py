@@ -5,6 +5,7 @@ Several hosts may be named; whichever of them takes writes is the one we talk to
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import psycopg
 from psycopg.errors import Diagnostic
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 
+from gateway.store import migrations
 from gateway.store.database import Database
 from gateway.store.failures import Unfit
 from gateway.store.marks import Marks
@@ -29,6 +31,8 @@ SLACK = 1.2
 """How much longer than it may wait a connection is let be, so that the server can say itself that it was too long."""
 IDLE_READING = 600.0
 """Seconds after which the server ends a snapshot in which nothing is asked."""
+CLOCKS = 2.0
+"""Seconds that the clocks of nodes and database may be apart: leases are told by them."""
 _MIGRATING = 0x67617465_706F7374
 """The advisory lock under which one process migrates; the number says "gatepost"."""
 
@@ -42,7 +46,7 @@ def opened(url: str, readers: int, patience: float, password_file: Path | None =
     _limit(writing, _limits(patience, patience), "READ COMMITTED")
     _limit(reading, _limits(patience, IDLE_READING), "REPEATABLE READ", read_only=True)
     words = partial(_words, reading, patience, password_file)
-    return Database(writing, reading, _migrating, Notifications(reading, words), Marks())
+    return Database(writing, reading, _migrating, Notifications(reading, words), Marks(), _try)
 
 
 class Connected(psycopg.Connection[Any]):
@@ -142,7 +146,8 @@ def _password(path: Path) -> str:
     try:
         return path.read_text("utf-8").rstrip("\r\n")
     except (OSError, UnicodeError):
-        raise Unfit("the file that [store] password_file names cannot be read") from None
+        problem = "the store is out of reach: the file with its password cannot be read"
+        raise Unfit(problem, "let our user read it", "store.password_file") from None
 
 
 def _prepare(connection: Connected, limits: Mapping[str, str]) -> None:
@@ -158,7 +163,20 @@ def _prepare(connection: Connected, limits: Mapping[str, str]) -> None:
     connection.autocommit = False
     version = connection.info.server_version // 10_000
     if version < OLDEST:
-        raise Unfit(f"the database is PostgreSQL {version}, and {OLDEST} is the oldest that will do")
+        raise Unfit(f"the store is PostgreSQL {version}, and too old", f"move it to PostgreSQL {OLDEST} or newer")
     for name, row in kept.items():
         if row == ("off",):
-            raise Unfit(f"the database confirms what it has not kept yet: its setting {name} is off")
+            raise Unfit(f"the store confirms what it has not kept yet: {name} is off", f"set {name} = on there")
+
+
+def _try(conn: Connection) -> None:
+    """Raise what is wrong with the database beyond that it cannot be reached; leave no trace."""
+    clock = conn.scalar(select(func.extract("epoch", func.clock_timestamp())))
+    apart = abs(time.time() - float(clock or 0))
+    if apart > CLOCKS:
+        raise Unfit(f"the clock of this machine is {apart:.0f} s off that of the store", "set both by NTP")
+    if migrations.is_current(conn):
+        Marks().leave(conn)
+    elif not conn.scalar(select(func.has_schema_privilege(func.current_schema(), "CREATE"))):
+        raise Unfit("the store does not let us make our tables", "make our user the owner of the database")
+    conn.rollback()

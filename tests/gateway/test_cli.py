@@ -70,7 +70,7 @@ def gatepost(home, capsys):
     """Run a verb; returns exit code, standard output and standard error."""
 
     def run(*arguments, dns=Answering, explain=root.explain):
-        wiring = cli.Wiring(root.opened, root.supervise, root.serve, explain, lambda _config: dns())
+        wiring = cli.Wiring(root.opened, root.supervise, root.serve, explain, lambda _config: dns(), root.try_store)
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main(wiring, [str(one) for one in arguments])
@@ -134,6 +134,17 @@ def test_check_says_that_all_is_good(gatepost):
     code, out, _ = gatepost("check")
     assert code == 0
     assert "all good" in out
+
+
+def test_check_tries_out_the_database_that_is_named(gatepost, home, postgres_url):
+    (home / "gatepost.toml").write_text(f'[store]\nurl = "{postgres_url}"\n')
+    assert gatepost("check")[0] == 0
+    (home / "gatepost.toml").write_text(f'[server]\n\n[store]\nurl = "{postgres_url.replace("test_", "no_test_")}"\n')
+    code, out, _ = gatepost("check", "--json")
+    (fault,) = json.loads(out)["faults"]
+    assert code == cli.REFUSED
+    assert (fault["line"], fault["key"]) == (4, "store.url")
+    assert fault["problem"].endswith("no such database")
 
 
 def test_check_prints_faults_as_a_table_for_people(gatepost, home):

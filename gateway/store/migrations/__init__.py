@@ -13,8 +13,13 @@ _STAMP = Table("alembic_version", MetaData(), Column("version_num", String(32)))
 
 def upgrade(conn: Connection) -> None:
     """Bring the tables to the newest version, inside the transaction of *conn*."""
-    if _version(conn) != HEAD:
+    if not is_current(conn):
         _run(conn)
+
+
+def is_current(conn: Connection) -> bool:
+    """Whether the tables are of the newest version."""
+    return _version(conn) == HEAD
 
 
 def _version(conn: Connection) -> str | None:

@@ -169,7 +169,7 @@ def test_a_server_that_hangs_is_given_up_and_comes_back(url, database):
     async def while_it_hangs():
         began = time.monotonic()
         outcomes = await asyncio.gather(store.write(add("a")), store.read(lambda conn: 1 / 0), return_exceptions=True)
-        assert [type(each) for each in outcomes] == [Temporary, Temporary]
+        assert all(isinstance(each, Temporary) for each in outcomes)
         assert time.monotonic() - began < 5
 
     database.pause()
@@ -241,6 +241,68 @@ def system_setting(database, name, value):
 
 def shows(database, name, value):
     processes.wait_until(lambda: database.execute(f"SHOW {name}") == [(value,)], 5, f"{name} to be {value}")
+
+
+def test_a_database_that_can_be_used_is_tried_out_without_a_trace(database, name, store):
+    asyncio.run(store.write(add("a")))
+    before = database.execute("SELECT * FROM mark", database=name)
+    store.try_out()
+    assert database.execute("SELECT * FROM mark", database=name) == before
+
+
+def test_an_empty_database_stays_empty_when_it_is_tried_out(database, empty_postgres_url):
+    store = Store(empty_postgres_url)
+    store.try_out()
+    store.close()
+    tables = "SELECT * FROM pg_tables WHERE schemaname = 'public'"
+    assert database.execute(tables, database=make_url(empty_postgres_url).database) == []
+
+
+@pytest.fixture
+def unfit(database, name, empty_postgres_url, tmp_path):
+    """URLs that are wrong in some way."""
+    database.execute(f"CREATE ROLE stranger_{name} LOGIN")
+    return {
+        "no server": f"postgresql+psycopg://x@/x?host={tmp_path}/a,{tmp_path}/b",
+        "no port": "postgresql+psycopg://x@127.0.0.1:1/x",
+        "no host": "postgresql+psycopg://x@no.such.invalid/x",
+        "no database": database.url("nowhere"),
+        "no user": database.url(name, user="nobody"),
+        "no password": database.url(name, user=guarded(database, name)),
+        "no rights": database.url(name, user=f"stranger_{name}"),
+        "no rights to create": database.url(make_url(empty_postgres_url).database, user=f"stranger_{name}"),
+        "unknown option": database.url(name, speed="high"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "says", "key"),
+    [
+        ("no server", "no server answers", "store.url"),
+        ("no port", "no server answers", "store.url"),
+        ("no host", "name of the server is not known", "store.url"),
+        ("no database", "no such database", "store.url"),
+        ("no user", "does not know the user", "store.url"),
+        ("no password", "asks for a password", "store.password_file"),
+        ("no rights", "does not let us", "store.url"),
+        ("no rights to create", "does not let us make our tables", "store.url"),
+        ("unknown option", "unknown option", "store.url"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_told_with_key_and_cure(unfit, case, says, key):
+    store = quick(unfit[case])
+    with pytest.raises(Unfit, match=says) as failure:
+        store.try_out()
+    assert failure.value.key == key
+    assert failure.value.cure
+    store.close()
+
+
+def test_a_clock_that_is_off_is_told(store, monkeypatch):
+    late = time.time() + 10
+    monkeypatch.setattr(time, "time", lambda: late)
+    with pytest.raises(Unfit, match="clock"):
+        store.try_out()
 
 
 @pytest.mark.parametrize("setting", ["synchronous_commit", "fsync"])
@@ -320,7 +382,7 @@ def test_the_password_is_read_from_a_file_at_each_new_connection(database, name,
     assert "hash" not in str(refused.value)
     assert "hash" not in repr(store.engine.url)
     file.unlink()
-    with pytest.raises(Unfit, match="password_file"):
+    with pytest.raises(Unfit, match="password cannot be read"):
         asyncio.run(store.read(lambda _: 1))
     file.write_text("hush hush")
     assert asyncio.run(store.write(add("c"))) == 1
