@@ -23,7 +23,7 @@ import dns.rrset
 
 from gateway.dns import server
 from gateway.dns.cache import Cache, Key, Value
-from gateway.dns.server import Question, Server
+from gateway.dns.server import Answer, Missing, Question, Server
 from gateway.model import Temporary
 
 MAX_RECORDS = 256
@@ -92,7 +92,7 @@ class Resolver:
 
     async def silent(self) -> list[str]:
         """The servers that do not answer now, asked one by one; for `status`."""
-        question = Question(dns.name.root, "NS")
+        question = Question((), "NS")
         answers = await asyncio.gather(*(self._answers(one, question) for one in self._servers))
         return [str(one) for one, answer in zip(self._servers, answers, strict=True) if not answer]
 
@@ -102,9 +102,9 @@ class Resolver:
         if (known := self._cache.get(key)) is not None:
             return known
         if (task := self._asked.get(key)) is None:
-            if (absolute := _absolute(key[0])) is None:
+            if not (labels := _labels(key[0])):
                 return ()
-            task = self._asked[key] = asyncio.ensure_future(self._query(key, Question(absolute, kind)))
+            task = self._asked[key] = asyncio.ensure_future(self._query(key, Question(labels, kind)))
             task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)  # one caller that gives up does not take the answer from the others
 
@@ -168,25 +168,27 @@ def _of_the_system() -> list[str]:
         return ["127.0.0.1"]  # resolv.conf(5): the default without an entry
 
 
-def _absolute(name: str) -> dns.name.Name | None:
-    """*name* as an absolute DNS name, or None where no such name can exist (RFC 1035 2.3.4).
+def _labels(name: str) -> tuple[bytes, ...]:
+    """The labels of *name*, or none where no such name can exist (RFC 1035 2.3.4).
 
     Any printable ASCII character may stand in a label, for SPF macros make such names; international names come
     as A-labels (RFC 5891 4.4).
     """
-    labels = name.removesuffix(".").lower().split(".")
-    if len(name.removesuffix(".")) > 253 or not all(0 < len(label) < 64 for label in labels):
-        return None
+    labels = name.split(".")
+    if len(name) > 253 or not all(0 < len(label) < 64 for label in labels):
+        return ()
     if not (name.isascii() and name.isprintable()):
-        return None
-    return dns.name.Name([*(label.encode("ascii") for label in labels), b""])
+        return ()
+    return tuple(label.encode("ascii") for label in labels)
 
 
-def _understood(response: dns.message.Message, kind: str) -> tuple[tuple[Value, ...], float]:
+def _understood(response: Answer, kind: str) -> tuple[tuple[Value, ...], float]:
     """The values that *response* tells and the seconds for which they hold; `_Useless` where it tells nothing.
 
     A referral to others looks as if there were no record (RFC 2308 2.2: it has no SOA).
     """
+    if isinstance(response, Missing):
+        return (), response.ttl
     if response.rcode() not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
         raise _Useless(dns.rcode.to_text(response.rcode()))
     chain = response.resolve_chaining()  # type: ignore[attr-defined]  # it is a QueryMessage

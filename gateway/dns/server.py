@@ -12,6 +12,7 @@ import secrets
 import socket
 import struct
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import dns.exception
 import dns.flags
@@ -31,23 +32,47 @@ TRIAL = 10.0
 """Seconds after which a server that was silent is tried again."""
 
 _HEADER = struct.Struct("!HHHHHH")
+_RECORD = struct.Struct("!HHLH")  # type, class, time to live, length
 _RD = 0x0100
+_ONE_IN_AUTHORITY = struct.pack("!HHH", 1, 0, 1)  # the counts of an answer with one question and one SOA
 _OPT = struct.pack("!BHHLH", 0, dns.rdatatype.OPT, MAX_UDP, 0, 0)  # RFC 6891 6.1.2
+_KINDS = {kind: struct.pack("!HH", dns.rdatatype.from_text(kind), dns.rdataclass.IN) for kind in (
+    "A", "AAAA", "MX", "TXT", "PTR", "NS"
+)}  # fmt: skip
 _WITHOUT_QUESTION = {dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED}
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A name and a record type ("MX"), and the octets that ask for them, without the id."""
+    """A name (its labels, without the root) and a record type ("MX"). `wire` is what asks for them, after the id."""
 
-    name: dns.name.Name
+    labels: tuple[bytes, ...]
     kind: str
-    wire: bytes = field(init=False)
+    asked: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        asked = struct.pack("!HH", dns.rdatatype.from_text(self.kind), dns.rdataclass.IN)
-        header = _HEADER.pack(0, _RD, 1, 0, 0, 1)[2:]
-        object.__setattr__(self, "wire", header + (self.name.to_wire() or b"") + asked + _OPT)
+        name = b"".join(bytes((len(label),)) + label for label in self.labels)
+        object.__setattr__(self, "asked", name + b"\0" + _KINDS[self.kind])
+
+    @property
+    def wire(self) -> bytes:
+        """The query, without its id."""
+        return _HEADER.pack(0, _RD, 1, 0, 0, 1)[2:] + self.asked + _OPT
+
+    @property
+    def name(self) -> dns.name.Name:
+        """The name, absolute."""
+        return dns.name.Name((*self.labels, b""))
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """There is no such name, for `ttl` seconds."""
+
+    ttl: float
+
+
+Answer: TypeAlias = dns.message.Message | Missing
 
 
 class Truncated(dns.exception.DNSException):
@@ -67,7 +92,7 @@ class Server:
     def __str__(self) -> str:
         return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
-    async def ask(self, question: Question, within: float) -> dns.message.Message:
+    async def ask(self, question: Question, within: float) -> Answer:
         """The answer, whatever it says, *within* so many seconds.
 
         Raises TimeoutError, OSError, EOFError or DNSException where there is none.
@@ -91,7 +116,7 @@ class Server:
         self._trial = now + TRIAL
         return True
 
-    async def _by_udp(self, question: Question) -> dns.message.Message | None:
+    async def _by_udp(self, question: Question) -> Answer | None:
         """The answer; None where it was cut short."""
         identity = secrets.token_bytes(2)
         with socket.socket(self._family, socket.SOCK_DGRAM) as udp:
@@ -102,12 +127,12 @@ class Server:
                 wire = await asyncio.get_running_loop().sock_recv(udp, 4096)
                 if not _is_reply(wire, identity):
                     continue
-                if wire[2] & dns.flags.TC >> 8:
+                if _is_truncated(wire):
                     return None
                 if (response := _answer(wire, question)) is not None:
                     return response
 
-    async def _by_tcp(self, question: Question) -> dns.message.Message:
+    async def _by_tcp(self, question: Question) -> Answer:
         identity = secrets.token_bytes(2)
         reader, writer = await asyncio.open_connection(self._host, self._port, limit=MAX_TCP)
         try:
@@ -121,7 +146,7 @@ class Server:
         response = _answer(wire, question) if _is_reply(wire, identity) else None
         if response is None:
             raise EOFError
-        if response.flags & dns.flags.TC:
+        if _is_truncated(wire):
             raise Truncated
         return response
 
@@ -130,8 +155,39 @@ def _is_reply(wire: bytes, identity: bytes) -> bool:
     return len(wire) >= _HEADER.size and wire.startswith(identity) and wire[2] & dns.flags.QR >> 8 != 0
 
 
-def _answer(wire: bytes, question: Question) -> dns.message.Message | None:
+def _is_truncated(wire: bytes) -> bool:
+    return wire[2] & dns.flags.TC >> 8 != 0
+
+
+def _answer(wire: bytes, question: Question) -> Answer | None:
     """*wire* understood; None where it is garbage or the answer to something else."""
+    return _missing(wire, question) or _understood(wire, question)
+
+
+def _missing(wire: bytes, question: Question) -> Missing | None:
+    """The commonest answer of all, "no such name" and one SOA (RFC 2308 2.1), without the price of reading it whole.
+
+    None for every other one.
+    """
+    end = _HEADER.size + len(question.asked)
+    if wire[3] & 0xF != dns.rcode.NXDOMAIN or wire[4:10] != _ONE_IN_AUTHORITY or wire[12:end] != question.asked:
+        return None
+    try:
+        start = _after_name(wire, end)
+        kind, _, ttl, length = _RECORD.unpack_from(wire, start)
+        (minimum,) = struct.unpack_from("!L", wire, start + _RECORD.size + length - 4)
+    except (struct.error, IndexError):
+        return None
+    return Missing(min(ttl, minimum)) if kind == dns.rdatatype.SOA and length >= 22 else None
+
+
+def _after_name(wire: bytes, start: int) -> int:
+    while 0 < wire[start] < 64:
+        start += wire[start] + 1
+    return start + (2 if wire[start] else 1)
+
+
+def _understood(wire: bytes, question: Question) -> dns.message.Message | None:
     try:
         response = dns.message.from_wire(wire)
     except (dns.exception.DNSException, ValueError, IndexError, struct.error):

@@ -123,7 +123,7 @@ def test_the_reverse_of_no_address_is_an_empty_answer(address: str) -> None:
 
 
 def test_escapes_of_zone_files_mean_nothing_in_names() -> None:
-    assert ours._absolute("a\\046b.example") == dns.name.Name([b"a\\046b", b"example", b""])
+    assert ours._labels("a\\046b.example") == (b"a\\046b", b"example")
 
 
 def test_servfail_and_refused_cannot_be_told(unbound: peer.Dns) -> None:
