@@ -265,6 +265,7 @@ class Relay(Table):
     hosts_tried: Count = 10
     recipients_per_message: Count = 100
     messages_per_connection: Count = 100
+    connections_per_host: Count = 20
     idle_connection: Duration = 5.0
     send_eight_bit_anyway: bool = False
 

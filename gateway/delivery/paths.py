@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import groupby
 from random import SystemRandom
@@ -102,9 +103,9 @@ class Paths:
             addresses = []
         if not addresses:
             raise Failed(Reply(451, "4.4.3", f"no address found for the next hop {next_hop.host}"))
-        details = next_hop.model_dump(exclude={"host"})
+        login = next_hop.user, next_hop.password_file, next_hop.ca_file
         return [
-            Hop(next_hop.host, address, source=_source(address, relay), **details)
+            Hop(next_hop.host, address, next_hop.port, next_hop.tls, _source(address, relay), *login)
             for address in addresses[: relay.hosts_tried]
         ]
 
@@ -184,10 +185,8 @@ class Paths:
 
     async def _addresses(self, host: str) -> list[Address]:
         """All addresses of *host* in random order; `Temporary` only where neither kind could be told."""
-        try:
-            return [ip_address(host)]
-        except ValueError:
-            pass
+        if (literal := _literal(host)) is not None:
+            return [literal]
         found: list[Address] = []
         failure: Temporary | None = None
         for ask in (self._dns.aaaa, self._dns.a):
@@ -202,6 +201,15 @@ class Paths:
 
     def _hop(self, host: str, address: Address, relay: Relay) -> Hop:
         return Hop(host, address, relay.port, relay.tls, _source(address, relay))
+
+
+@lru_cache(maxsize=256)
+def _literal(host: str) -> Address | None:
+    """The address that *host* is, where it is no name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 def _outside(hops: list[Hop], names: Sequence[str]) -> list[Hop]:

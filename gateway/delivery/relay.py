@@ -27,7 +27,7 @@ MAX_LINES = 100
 MAX_PASSWORD = 1024
 QUIT_TIMEOUT = 2.0
 
-_REPLY = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
+_REPLY = re.compile(rb"[2-5]\d\d(?:([ -]).*)?", re.DOTALL)
 
 
 class Lost(Exception):
@@ -59,6 +59,7 @@ class Connection:
         self.extensions: dict[str, str] = {}
         self.messages = 0
         self._wire = wire
+        self._begun: list[bytes] = []
 
     @property
     def alive(self) -> bool:
@@ -82,8 +83,9 @@ class Connection:
     async def write(self, data: bytes, seconds: float) -> None:
         """Send *data* and wait until there is room for more; raise `Lost`."""
         try:
-            async with asyncio.timeout(seconds):
-                await self._wire.write(data)
+            if not self._wire.write(data):
+                async with asyncio.timeout(seconds):
+                    await self._wire.room()
         except Closed as error:
             raise self.lost(str(error)) from None
         except TimeoutError:
@@ -97,31 +99,34 @@ class Connection:
     async def _answer(self, seconds: float) -> tuple[Reply, list[bytes]]:
         """The next reply, and its lines without the code."""
         try:
-            async with asyncio.timeout(seconds):
-                code, lines = await self._lines()
+            if not self._has_reply():
+                async with asyncio.timeout(seconds):
+                    while not self._has_reply():
+                        await self._wire.more()
         except Closed as error:
             raise self.lost(str(error)) from None
         except TimeoutError:
             raise self.lost("it does not answer") from None
-        answer = heard(code, lines, str(self.hop))
+        lines, self._begun = self._begun, []
+        code = int(lines[0][:3])
+        answer = heard(code, [line[4:] for line in lines], str(self.hop))
         if code == 421:  # RFC 5321 3.8: the host closes, whatever we asked
             self._wire.close()
             raise Lost(answer)
-        return answer, lines
+        return answer, [line[4:] for line in lines]
 
-    async def _lines(self) -> tuple[int, list[bytes]]:
-        """One reply: its code, and its lines without it (RFC 5321 4.2.1)."""
-        lines: list[bytes] = []
-        code = b""
-        while len(lines) < MAX_LINES:
-            match = _REPLY.fullmatch(await self._wire.line())
-            if not match or (code and match[1] != code):
+    def _has_reply(self) -> bool:
+        """Take in the lines that are there; True when they are one whole reply (RFC 5321 4.2.1)."""
+        while (line := self._wire.line()) is not None:
+            match = _REPLY.fullmatch(line)
+            if not match or (self._begun and line[:3] != self._begun[0][:3]):
                 raise Closed("it does not speak SMTP")
-            code = match[1]
-            lines.append(match[3] or b"")
-            if match[2] != b"-":
-                return int(code), lines
-        raise Closed("its reply does not end")
+            self._begun.append(line)
+            if match[1] != b"-":
+                return True
+            if len(self._begun) == MAX_LINES:
+                raise Closed("its reply does not end")
+        return False
 
     async def command(self, line: str, seconds: float) -> Reply:
         """Send one command line and return the reply."""

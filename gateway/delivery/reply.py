@@ -53,6 +53,8 @@ class Failed(Exception):
 
 def printable(text: str, limit: int = MAX_TEXT) -> str:
     """*text* as one line of printable ASCII of at most *limit* characters; what cannot be shown becomes "?"."""
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     shown = "".join(char if " " <= char <= "~" else "?" for char in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 

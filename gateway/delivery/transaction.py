@@ -20,6 +20,9 @@ from gateway.routes import normal
 MAX_HEADER = 1 << 20
 """Octets that are searched for the end of the header."""
 
+_UNSAFE_WORD = re.compile(r"[\x00-\x20\x7f]")
+_UNSAFE_ADDRESS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -267,14 +270,17 @@ class _Transaction:
     async def _body(self) -> Reply:
         stuffing = Stuffing()
         try:
+            last = b""
             async with aclosing(self._mail.chunks()) as chunks:
                 async for chunk in chunks:
-                    await self._to.write(stuffing.of(chunk), self._times.data_block)
+                    if last:
+                        await self._to.write(last, self._times.data_block)
                     if self._to.interrupted:
                         return await self._interruption()
-            end = stuffing.end()
-            self._ended = True
-            await self._to.write(end, self._times.data_block)
+                    last = stuffing.of(chunk)
+            last += stuffing.end()  # in one segment: the host's reply is all that we wait for
+            self._ended = self._to.alive
+            await self._to.write(last, self._times.data_block)
         except Lost as lost:
             if not self._to.interrupted:
                 raise
@@ -309,9 +315,7 @@ def _is_unsafe(mail: Outgoing) -> bool:
     """Would a command line made of this end early? The edge refuses such addresses; this is the second lock."""
     words = (mail.ret, mail.envid, *(word for one in mail.recipients for word in (one.orcpt, *one.notify)))
     addresses = (mail.sender, *(one.address for one in mail.recipients))
-    return any(re.search(r"[\x00-\x20\x7f]", word) for word in words) or any(
-        re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", address) for address in addresses
-    )
+    return bool(_UNSAFE_WORD.search("".join(words)) or _UNSAFE_ADDRESS.search("".join(addresses)))
 
 
 def _ascii(address: str) -> str:

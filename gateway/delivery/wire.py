@@ -28,6 +28,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._closed = False
+        self._deaf = False
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -70,15 +71,15 @@ class Wire(asyncio.Protocol):
         tls = self._transport.get_extra_info("ssl_object") if self._transport else None
         return str(tls.version() or "") if tls else ""
 
-    async def line(self) -> bytes:
-        """The next line without its end (CRLF, or the LF that some hosts send)."""
-        while (end := self._buffer.find(b"\n")) < 0:
-            if len(self._buffer) > MAX_LINE:
-                raise Closed("it sent a line without end")
+    def line(self) -> bytes | None:
+        """The next line without its end (CRLF, or the LF that some hosts send); None where it is not all there."""
+        end = self._buffer.find(b"\n")
+        if end < 0 and len(self._buffer) <= MAX_LINE:
             if self._closed:
                 raise Closed("it closed the connection")
-            self._arrived.clear()
-            await self._arrived.wait()
+            return None
+        if end < 0:
+            raise Closed("it sent a line without end")
         if end > MAX_LINE:
             raise Closed("it sent too long a line")
         line = bytes(self._buffer[:end])
@@ -86,11 +87,21 @@ class Wire(asyncio.Protocol):
         self._listen()
         return line.removesuffix(b"\r")
 
-    async def write(self, data: bytes) -> None:
-        """Send *data*; return when there is room for more."""
+    async def more(self) -> None:
+        """Wait until the peer has said something, or the connection has ended."""
+        self._arrived.clear()
+        if not self._closed:
+            await self._arrived.wait()
+
+    def write(self, data: bytes) -> bool:
+        """Send *data*; False when there is no `room` for more yet."""
         if self._closed or self._transport is None:
             raise Closed("it closed the connection")
         self._transport.write(data)
+        return self._writable.is_set()
+
+    async def room(self) -> None:
+        """Wait until more can be sent, or the connection has ended."""
         await self._writable.wait()
 
     def close(self) -> None:
@@ -108,10 +119,12 @@ class Wire(asyncio.Protocol):
         self._buffer += data
         self._arrived.set()
         if len(self._buffer) > MAX_UNREAD and self._transport is not None:
+            self._deaf = True
             self._transport.pause_reading()
 
     def _listen(self) -> None:
-        if len(self._buffer) <= MAX_UNREAD and not self._closed and self._transport is not None:
+        if self._deaf and len(self._buffer) <= MAX_UNREAD and not self._closed and self._transport is not None:
+            self._deaf = False
             self._transport.resume_reading()
 
     def eof_received(self) -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
 
 import pytest
 
+from gateway.delivery.paths import Hop
 from gateway.delivery.pool import Pool
 from gateway.delivery.reply import Failed
 from gateway.delivery.transaction import Result
@@ -114,3 +116,35 @@ def test_a_host_that_cannot_be_reached_is_no_result_of_a_mail() -> None:
             await Pool("gw.us.example").send(hop, outgoing(), RELAY)
 
     asyncio.run(run())
+
+
+def test_a_host_has_no_more_connections_than_the_policy_says_and_all_get_their_turn() -> None:
+    most, now = 0, 0
+
+    async def run() -> list[int]:
+        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal most, now
+            now += 1
+            most = max(most, now)
+            writer.write(b"220 mx\r\n")
+            while line := await reader.readline():
+                if line == b"DATA\r\n":
+                    writer.write(b"354 go on\r\n")
+                    await reader.readuntil(b"\r\n.\r\n")
+                    await asyncio.sleep(0.005)
+                writer.write(b"250 ok\r\n")
+            now -= 1
+            writer.close()
+
+        async with await asyncio.start_server(play, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            hop = Hop("localhost", ip_address("127.0.0.1"), port, "never")
+            relay = RELAY.model_copy(update={"connections_per_host": 2})
+            pool = Pool("gw.us.example")
+            results = await asyncio.gather(*(pool.send(hop, outgoing(), relay) for _ in range(12)))
+            await pool.close()
+            await asyncio.sleep(0.01)
+        return [one.reply.code for result in results for one in result]
+
+    assert asyncio.run(run()) == [250] * 12
+    assert most == 2
