@@ -34,6 +34,7 @@ TRIAL = 10.0
 _HEADER = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHLH")  # type, class, time to live, length
 _RD = 0x0100
+_QR_AND_OPCODE = 0xF8
 _ONE_IN_AUTHORITY = struct.pack("!HHH", 1, 0, 1)  # the counts of an answer with one question and one SOA
 _OPT = struct.pack("!BHHLH", 0, dns.rdatatype.OPT, MAX_UDP, 0, 0)  # RFC 6891 6.1.2
 _KINDS = {kind: struct.pack("!HH", dns.rdatatype.from_text(kind), dns.rdataclass.IN) for kind in (
@@ -152,7 +153,7 @@ class Server:
 
 
 def _is_reply(wire: bytes, identity: bytes) -> bool:
-    return len(wire) >= _HEADER.size and wire.startswith(identity) and wire[2] & dns.flags.QR >> 8 != 0
+    return len(wire) >= _HEADER.size and wire.startswith(identity) and wire[2] & _QR_AND_OPCODE == dns.flags.QR >> 8
 
 
 def _is_truncated(wire: bytes) -> bool:

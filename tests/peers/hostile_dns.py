@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import dns.flags
 import dns.message
 import dns.name
+import dns.opcode
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
@@ -84,6 +85,12 @@ def _not_a_reply(query: Query) -> bytes:
     return bytes(made)
 
 
+def _not_of_a_query(query: Query) -> bytes:
+    made = bytearray(wire(reply(query, forged(query))))
+    made[2] |= dns.opcode.UPDATE << 3
+    return bytes(made)
+
+
 def _other_section(query: Query) -> bytes:
     made = reply(query)
     made.additional.append(forged(query))
@@ -126,6 +133,7 @@ FAULTS: Mapping[str, Fault] = {
     "wrong-id": lambda query, tcp, truth: _wrong_id(query),
     "wrong-question": lambda query, tcp, truth: _wrong_question(query),
     "not-a-reply": lambda query, tcp, truth: _not_a_reply(query),
+    "not-of-a-query": lambda query, tcp, truth: _not_of_a_query(query),
     "loop": lambda query, tcp, truth: _loop(query, 2),
     "long-loop": lambda query, tcp, truth: _loop(query, 100),
     "nxdomain-with-answer": lambda query, tcp, truth: wire(reply(query, forged(query), rcode=dns.rcode.NXDOMAIN)),
