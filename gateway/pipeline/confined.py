@@ -17,7 +17,6 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -26,7 +25,7 @@ from pydantic import TypeAdapter
 from gateway.model import Content, Finding, Mail
 from gateway.pipeline.content import parse
 from gateway.pipeline.inspect import think
-from gateway.pipeline.policy import Policy, build_settings
+from gateway.pipeline.policy import Policy, Waves, build_settings, waves
 from gateway.stages import Content as ContentPolicy
 
 Limits = ContentPolicy.Settings
@@ -52,7 +51,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     specification = json.loads(sys.stdin.buffer.read())
     limits = Limits.model_validate(specification["limits"])
-    policies = [_policy(name, settings) for name, settings in specification["filters"].items()]
+    policies = waves(_policy(name, settings) for name, settings in specification["filters"].items())
     gc.collect()
     gc.freeze()  # what is shared with the workers stays shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle: it closes the control socket
@@ -62,7 +61,7 @@ def main() -> None:
     _end()
 
 
-def _obey(control: socket.socket, limits: Limits, policies: Sequence[Policy]) -> None:
+def _obey(control: socket.socket, limits: Limits, policies: Waves) -> None:
     """Fork and end workers as the gateway says, until it closes the control socket."""
     control.sendall(b"!")
     with control.makefile("rb") as commands:
@@ -102,7 +101,7 @@ def _end() -> None:
             os.waitpid(pid, 0)
 
 
-def _answer(control: socket.socket, limits: Limits, policies: Sequence[Policy]) -> None:
+def _answer(control: socket.socket, limits: Limits, policies: Waves) -> None:
     """Send a fresh worker's pid and its socket; 0 and none where no process or descriptor is free."""
     try:
         pid, theirs = _fork(control, limits, policies)
@@ -113,7 +112,7 @@ def _answer(control: socket.socket, limits: Limits, policies: Sequence[Policy]) 
         socket.send_fds(control, [FRAME.pack(pid)], [theirs.fileno()])
 
 
-def _fork(control: socket.socket, limits: Limits, policies: Sequence[Policy]) -> tuple[int, socket.socket]:
+def _fork(control: socket.socket, limits: Limits, policies: Waves) -> tuple[int, socket.socket]:
     """A worker, and the gateway's end of its socket. SIGCHLD waits until the worker is known."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -141,7 +140,7 @@ def _begin_work(control: socket.socket, theirs: socket.socket) -> None:
     theirs.close()
 
 
-def _work(gateway: socket.socket, limits: Limits, policies: Sequence[Policy]) -> NoReturn:
+def _work(gateway: socket.socket, limits: Limits, policies: Waves) -> NoReturn:
     """Serve until the gateway closes the socket; leave without running anything else of the parent's."""
     try:
         _confine(limits)
@@ -162,7 +161,7 @@ def _confine(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
 
 
-def _serve(gateway: socket.socket, limits: Limits, policies: Sequence[Policy]) -> bool:
+def _serve(gateway: socket.socket, limits: Limits, policies: Waves) -> bool:
     """Scan one mail; False when the gateway has let us go."""
     head, fds, _, _ = socket.recv_fds(gateway, FRAME.size, 1)
     if len(head) < FRAME.size or not fds:
@@ -196,7 +195,7 @@ def _read(gateway: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-def scan(mail: Mail, fd: int, limits: Limits, policies: Sequence[Policy]) -> Scanned:
+def scan(mail: Mail, fd: int, limits: Limits, policies: Waves) -> Scanned:
     """Parse the message behind *fd* and run the pure filters of *policies* on it."""
     size = os.fstat(fd).st_size
     with mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else contextlib.nullcontext(b"") as data:

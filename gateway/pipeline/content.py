@@ -28,6 +28,7 @@ from gateway.pipeline.mime import (
     is_ambiguous,
     media_type,
     parameters,
+    raw_text,
 )
 from gateway.pipeline.sniff import PREFIX, sniff
 from gateway.stages import Content as ContentPolicy
@@ -117,7 +118,7 @@ class _Scan:
                 continue
             if name[-1:] in b" \t":
                 self.defect("white space stands before the colon of a field")
-            yield Field(name.rstrip().decode("ascii"), _text(value.replace(b"\r\n", b"").strip()))
+            yield Field(name.rstrip().decode("ascii"), raw_text(value.replace(b"\r\n", b"").strip()))
 
     def entity(self, header: Header, start: int, end: int, path: str, depth: int) -> None:
         """Walk one entity, its header already read: a multipart, a message, or a leaf."""
@@ -252,7 +253,7 @@ class _Scan:
         for match in _UUENCODED.finditer(self.data, start, end):
             line = bytes(self.data[match.end() : match.end() + 100]).partition(b"\r\n")[0]
             with contextlib.suppress(binascii.Error):
-                self._keep(Part(path, "", _name(_text(match[1].strip())), sniff(binascii.a2b_uu(line))))
+                self._keep(Part(path, "", _name(raw_text(match[1].strip())), sniff(binascii.a2b_uu(line))))
 
     def _decoded(self, encoding: str, start: int, end: int) -> bytes:
         raw = bytes(self.data[start:end])
@@ -331,10 +332,3 @@ def _base64(raw: bytes) -> bytes:
 def _name(text: str) -> str:
     """A file's name without control characters. Bidirectional ones stay: that a name turns round is for filters."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text[:1000])
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("latin-1")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from gateway.model import Action, Direction, Found, ListenerKind, Mail, Notice, Recipient, State, Verdict, new_id
-from gateway.pipeline import actions, explain
+from gateway.pipeline import actions, explain, mime
 from gateway.pipeline.actions import Piece, Splice
 from gateway.store.messages import Draft, Row
 
@@ -96,6 +96,7 @@ def _draft(
 ) -> Draft:
     header = b"".join(_on_top(mail, about)) + actions.genuine(head, about.hostname) + _completed(mail, about, head)
     body = Splice(spooled.file, pieces)
+    shown = mime.shown(spooled.head)
     return Draft(
         id=mail_id,
         received_at=about.now,
@@ -104,9 +105,9 @@ def _draft(
         header=header,
         body=cast("BinaryIO", body),
         size=len(header) + body.size,
-        subject=mail.content.subject,
-        header_from=next(iter(mail.content.values("from")), "")[:998],
-        header_message_id=next(iter(mail.content.values("message-id")), "")[:998],
+        subject=shown.subject,
+        header_from=shown.sender,
+        header_message_id=shown.message_id,
         evidence=evidence(mail, about),
     )
 

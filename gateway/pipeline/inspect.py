@@ -7,15 +7,14 @@ it never declared becomes a finding itself, with the code "error": its policy ha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from graphlib import TopologicalSorter
 from typing import cast
 
 from gateway import events
 from gateway.model import ERROR, AskingFilter, Finding, Found, Mail, PureFilter, Stage, Temporary
-from gateway.pipeline.policy import Policies, Policy
+from gateway.pipeline.policy import Policies, Policy, Waves
 
 MAX_FINDINGS = 20
 """Findings of one filter and one code that are kept: a mail with 500 bad attachments is bad enough with 20.
@@ -26,25 +25,16 @@ rest for harmless, and holds what it cannot cut out."""
 
 async def ask(mail: Mail, stage: Stage, policies: Policies, known: Found) -> Found:
     """Return what was *known* with everything that the asking filters of *stage* find."""
-    found = dict(known)
-    for wave in waves(policies.asking(stage)):
-        answers = await asyncio.gather(*(_ask(policy, mail, found) for policy in wave))
-        found |= {policy.name: findings for policy, findings in zip(wave, answers, strict=True) if findings}
+    found = known
+    for wave in policies.asking(stage):
+        answers = await _all(_ask(policy, mail, found) for policy in wave)
+        found = {**found, **{policy.name: some for policy, some in zip(wave, answers, strict=True) if some}}
     return found
 
 
-def waves(policies: Iterable[Policy]) -> Iterator[list[Policy]]:
-    """Group *policies* so that each filter comes later than those whose findings it reads."""
-    by_name = {policy.name: policy for policy in policies}
-    order = TopologicalSorter({name: _after(policy) & by_name.keys() for name, policy in by_name.items()})
-    order.prepare()
-    while ready := order.get_ready():
-        yield [by_name[name] for name in ready]
-        order.done(*ready)
-
-
-def _after(policy: Policy) -> frozenset[str]:
-    return policy.filter.after if policy.filter is not None else frozenset()
+async def _all(questions: Iterable[Awaitable[Sequence[Finding]]]) -> list[Sequence[Finding]]:
+    first, *others = questions
+    return [await first] if not others else await asyncio.gather(first, *others)  # one alone needs no task
 
 
 async def _ask(policy: Policy, mail: Mail, found: Found) -> Sequence[Finding]:
@@ -56,10 +46,10 @@ async def _ask(policy: Policy, mail: Mail, found: Found) -> Sequence[Finding]:
         return [_failed(policy, mail, error)]
 
 
-def think(mail: Mail, policies: Iterable[Policy]) -> Found:
+def think(mail: Mail, policies: Waves) -> Found:
     """Return what the pure filters among *policies* find. Runs in the confined child, after the parser."""
     found: dict[str, Sequence[Finding]] = {}
-    for wave in waves(policies):
+    for wave in policies:
         for policy in wave:
             if findings := _think(policy, partial(cast("PureFilter", policy.filter).check, mail, found), mail):
                 found[policy.name] = findings

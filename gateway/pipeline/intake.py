@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from io import BytesIO
+from io import BytesIO, FileIO
 from ipaddress import ip_address
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +26,7 @@ from gateway.model import Dns, Envelope, ListenerKind, Mail, Recipient, Session,
 from gateway.pipeline import policy
 from gateway.pipeline.confined import Scanned
 from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
-from gateway.pipeline.policy import Policies
+from gateway.pipeline.policy import CONTENT, Policies
 from gateway.pipeline.sandbox import Sandbox
 from gateway.pipeline.visit import Visit
 from gateway.stages import Edge, Stages
@@ -77,8 +77,14 @@ class Intake:
     async def start(self, processes: int) -> None:
         """Start *processes* confined workers; needed before `scan`. Raises `Temporary` where they do not start."""
         self._processes = processes
-        self._sandbox = await Sandbox(self.policies, processes).start()
+        self._sandbox = await self._sandbox_of(self.policies)
         events.policies_loaded([*self.policies.by_name])
+
+    async def _sandbox_of(self, policies: Policies) -> Sandbox | None:
+        """The confined workers of *policies*; none where these look at no content, or this process scans none."""
+        if not self._processes or CONTENT not in policies.by_name:
+            return None
+        return await Sandbox(policies, self._processes).start()
 
     async def close(self) -> None:
         """End the confined workers."""
@@ -104,14 +110,12 @@ class Intake:
             return policies.version == self.policies.version or await self._swap(policies)
 
     async def _swap(self, policies: Policies) -> bool:
-        old, new = self._sandbox, None
-        if old is not None:
-            try:
-                new = await Sandbox(policies, self._processes).start()
-            except Temporary as error:
-                events.failure("reload", error)
-                return False
-        self.policies, self._sandbox = policies, new
+        try:
+            new = await self._sandbox_of(policies)
+        except Temporary as error:
+            events.failure("reload", error)
+            return False
+        old, self.policies, self._sandbox = self._sandbox, policies, new
         events.policies_loaded([*policies.by_name])
         if old is not None:
             await old.retire()
@@ -141,7 +145,7 @@ class Intake:
     def _open(self, mail: Mail) -> BinaryIO:
         """The message of *mail*, as a file with a position of its own."""
         message = self._in_hand[mail.id]
-        return Path(f"/proc/self/fd/{message.fileno()}").open("rb")
+        return FileIO(f"/proc/self/fd/{message.fileno()}")
 
     async def keep(self, drafts: Sequence[tuple[Draft, Sequence[Row]]]) -> None:
         """Accept *drafts* in one transaction. Its return is the instant at which the mail becomes ours to keep.

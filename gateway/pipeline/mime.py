@@ -6,10 +6,12 @@ import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 MAX_VALUE = 16384
 MAX_WORDS = 200
+MAX_SHOWN = 4096
 
 _CODECS = re.compile(
     r"(?:us-)?ascii|utf-?8|iso-8859-\d{1,2}|latin-?1|windows-125\d|cp125\d|koi8-[ru]|gb2312|gbk|gb18030|big5"
@@ -19,6 +21,37 @@ _WORD = re.compile(r"=\?([A-Za-z0-9_-]{1,40})(?:\*[A-Za-z-]{1,20})?\?([BbQq])\?(
 _PARAMETER = re.compile(r';\s*([^\s=;"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
 _LOOSE_NAME = re.compile(r'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";]{1,1000})', re.IGNORECASE)
 _SECTION = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
+
+
+_SHOWN = re.compile(rb"^(subject|from|message-id)[ \t]*:((?:[^\r\n]+|\r\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
+
+
+_SHOWN_NAMES = (b"subject", b"from", b"message-id")
+
+
+class Shown(NamedTuple):
+    """What lists of mail show of a header, on one line each and as people read it."""
+
+    subject: str
+    sender: str
+    message_id: str
+
+
+def shown(block: bytes) -> Shown:
+    """The first Subject, From and Message-ID of the header *block*, whatever else stands there; "" for each missing."""
+    found: dict[bytes, bytes] = {}
+    for name, value in _SHOWN.findall(block):
+        found.setdefault(name.lower(), value[:MAX_SHOWN])
+    subject, sender, message_id = (found.get(name, b"").replace(b"\r\n", b"").strip() for name in _SHOWN_NAMES)
+    return Shown(decode_words(raw_text(subject)), raw_text(sender), raw_text(message_id))
+
+
+def raw_text(value: bytes) -> str:
+    """The octets of a field as text: UTF-8 (RFC 6532), or what old programs write instead."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ import importlib
 import inspect
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,8 +76,9 @@ def _matches(patterns: tuple[str, ...], value: str) -> bool:
 
 
 class PolicyFile(Table):
-    """The shape of a filter's policy file."""
+    """The shape of a filter's policy file. One that is not `enabled` is checked like the others, and never asked."""
 
+    enabled: bool = True
     timeout: Duration = 10.0
     settings: dict[str, Any] = Field(default_factory=dict)
     actions: dict[str, Effect]
@@ -99,6 +101,11 @@ class Policy:
     pure: bool = False
     settings: str = "{}"
 
+    @property
+    def stage(self) -> Stage:
+        """When it is decided what the filter is to find."""
+        return self.filter.stage if self.filter is not None else Stage.MESSAGE
+
     def effect(self, finding: Finding, mail: Mail, recipient: str) -> Action | float:
         """What *finding* leads to for this *recipient*: the first rule that covers it and names its code."""
         return next(
@@ -106,6 +113,10 @@ class Policy:
             for rule in self.rules
             if finding.code in rule.actions and rule.covers(mail, recipient)
         )
+
+
+Waves = tuple[tuple[Policy, ...], ...]
+"""Policies in the order in which their filters are asked: those of one wave do not read each other's findings."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +132,14 @@ class Policies:
         """The policies whose filters run in the confined child."""
         return tuple(policy for policy in self.by_name.values() if policy.pure)
 
-    def asking(self, stage: Stage) -> list[Policy]:
-        """The policies whose filters ask the world at *stage*."""
-        return [p for p in self.by_name.values() if p.filter is not None and not p.pure and p.filter.stage is stage]
+    def asking(self, stage: Stage) -> Waves:
+        """The policies whose filters ask the world at *stage*, in waves: those of one are asked at the same time."""
+        return self._asking[stage]
+
+    @cached_property
+    def _asking(self) -> Mapping[Stage, Waves]:
+        asking = [policy for policy in self.by_name.values() if policy.filter is not None and not policy.pure]
+        return {stage: waves(policy for policy in asking if policy.stage is stage) for stage in Stage}
 
     def decide(self, found: Found, mail: Mail, recipient: str) -> Verdict:
         """Weigh what was *found* for one recipient. Pure: same facts, same verdict. The sentence is `explain`'s."""
@@ -135,6 +151,22 @@ class Policies:
         score = math.fsum(reason.effect for reason in reasons if not isinstance(reason.effect, Action))
         words = [reason.effect for reason in reasons if isinstance(reason.effect, Action)]
         return Verdict(Action.strictest(self.stages.score.action(score), *words), score, reasons)
+
+
+def waves(policies: Iterable[Policy]) -> Waves:
+    """Group *policies* so that each filter comes later than those whose findings it reads."""
+    by_name = {policy.name: policy for policy in policies}
+    order = TopologicalSorter({name: _after(policy) & by_name.keys() for name, policy in by_name.items()})
+    order.prepare()
+    found = []
+    while ready := order.get_ready():
+        found.append(tuple(by_name[name] for name in ready))
+        order.done(*ready)
+    return tuple(found)
+
+
+def _after(policy: Policy) -> frozenset[str]:
+    return policy.filter.after if policy.filter is not None else frozenset()
 
 
 def load(configured: Path | None, tools: Tools | None) -> Policies:
@@ -156,9 +188,11 @@ def load(configured: Path | None, tools: Tools | None) -> Policies:
                 tables[stem], policies[stem] = _content(table, path, text)
             else:
                 policies[stem] = _bind(stem, table, path, text, tools)
+            if table.get("enabled") is False:
+                policies.pop(stem, None)
         except FaultyFiles as error:
             faults += error.faults
-    faults += _order_faults(policies)
+    faults += [*_order_faults(policies), *_blind_faults(policies, tables)]
     if faults:
         raise FaultyFiles(faults)
     return Policies(Stages.model_validate(tables), policies, digest.hexdigest()[:12])
@@ -272,4 +306,16 @@ def _order_faults(policies: Mapping[str, Policy]) -> list[Fault]:
         if policy.pure and policy.filter is not None
         for name in policy.filter.after
         if name in policies and not policies[name].pure
+    ]
+
+
+def _blind_faults(policies: Mapping[str, Policy], tables: Mapping[str, Table]) -> list[Fault]:
+    """Where the confined parser is switched off, a filter of the message would see none, and call it clean."""
+    if CONTENT in policies or CONTENT not in tables:
+        return []
+    cure = f"set enabled = true in {CONTENT}.toml, or false here"
+    return [
+        Fault(policy.file, 0, "enabled", f"its filter sees no message while {CONTENT}.toml is not enabled", cure)
+        for policy in policies.values()
+        if policy.stage is Stage.MESSAGE
     ]

@@ -8,6 +8,7 @@ or `deferred`; nobody gets in by a failure of ours.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,7 @@ from gateway.model import (
     Verdict,
     new_id,
 )
-from gateway.pipeline import actions, explain, inspect
+from gateway.pipeline import actions, explain, inspect, mime
 from gateway.pipeline.confined import Scanned
 from gateway.pipeline.drafts import Circumstances, Judged, Spooled, drafts, evidence
 from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
@@ -44,11 +45,14 @@ from gateway.store.messages import Draft, Row
 if TYPE_CHECKING:
     from gateway.pipeline.intake import Intake
 
+_RECEIVED = re.compile(rb"^[\f\v]*received\s*:", re.IGNORECASE | re.MULTILINE)
+
 
 @dataclass
 class _Transaction:
     """What is known between MAIL and the end of the data."""
 
+    id: str = field(default_factory=new_id)
     found: asyncio.Task[Found] | None = None
     """What was known at connect and what is found at MAIL: under way since then."""
     by_recipient: dict[str, Found] = field(default_factory=dict)
@@ -94,7 +98,7 @@ class Visit:
                 return Outcome(Kind.NOT_YOURS)
         except Temporary as error:
             return _unavailable("sender", error)
-        self._ask_envelope(Mail(new_id(), session, envelope), self._intake.policies)
+        self._ask_envelope(Mail(self._now.id, session, envelope), self._intake.policies)
         return OK
 
     def _begin_transaction(self) -> None:
@@ -144,7 +148,7 @@ class Visit:
             end = recipient if mailbox else replace(recipient, address=address)
             self._now.ends[recipient.address] = end, mailbox
             asked = replace(envelope, recipients=(*envelope.recipients, recipient))
-            return await self._so_far(Mail(new_id(), session, asked), recipient)
+            return await self._so_far(Mail(self._now.id, session, asked), recipient)
         except Temporary as error:
             return _unavailable("recipient", error)
 
@@ -178,14 +182,15 @@ class Visit:
         sentence = explain.sentence(policies, found, mail, recipient.address, verdict)
         about = Circumstances(self._intake.hostname, time.time(), found, policies.version)
         nothing = Spooled(BytesIO(), 0, b"", 0)
-        alone = replace(mail, envelope=replace(mail.envelope, recipients=(recipient,)))
+        # A record of its own: the mail may still come in, for others
+        alone = Mail(new_id(), mail.session, replace(mail.envelope, recipients=(recipient,)))
         await self._record_refusal(alone, nothing, about, {recipient.address: replace(verdict, sentence=sentence)})
         kind = Kind.REJECTED if words is Action.REJECT else Kind.DEFERRED
-        return Outcome(kind, mail.id, explain.reference(verdict))
+        return Outcome(kind, alone.id, explain.reference(verdict))
 
     async def message(self, session: Session, envelope: Envelope, spool: BinaryIO, size: int) -> Outcome:
         """The end of the data: judge the mail and take it, or not. After `OK` it is on stable storage."""
-        mail = Mail(new_id(), session, envelope)
+        mail = Mail(self._now.id, session, envelope)
         end = actions.header_end(spool, self._intake.edge.header_size)
         if end < 0:
             return Outcome(Kind.TOO_BIG, mail.id)
@@ -206,8 +211,8 @@ class Visit:
     async def explain(self, session: Session, envelope: Envelope, message: BinaryIO) -> Explained:
         """A dry run of the whole dialog: every stage is asked, nothing is kept, nobody is told."""
         await self.connect(session)
-        mail = Mail(new_id(), session, envelope)
         self._begin_transaction()
+        mail = Mail(self._now.id, session, envelope)
         self._ask_envelope(mail, self._intake.policies)
         await self._ask_recipients(mail)
         mail, found, verdicts = await self._judge(mail, message)
@@ -234,6 +239,8 @@ class Visit:
 
     async def _scanned(self, mail: Mail, message: BinaryIO) -> Scanned:
         """What the sandbox says, if only that it could not be asked: content.toml decides that too."""
+        if CONTENT not in self._intake.policies.by_name:
+            return Scanned()
         try:
             return await self._intake.scan(mail, message)
         except Temporary as error:
@@ -249,7 +256,7 @@ class Visit:
             kind = Kind.DEFERRED if worst else Kind.REJECTED
             return Outcome(kind, mail.id, explain.reference(decisive))
         judged = [self._judged(one, verdicts[one.address]) for one in mail.envelope.recipients]
-        kept = await asyncio.to_thread(drafts, mail, spooled, judged, about)
+        kept = drafts(mail, spooled, judged, about)
         failpoints.hit("judged")
         await self._intake.keep(kept)
         events.accepted(mail.id, mail.session, mail.envelope.sender, verdicts, spooled.size)
@@ -284,7 +291,7 @@ async def _ask_sender(mail: Mail, policies: Policies, at_connect: asyncio.Task[F
 def _refusal(
     mail: Mail, spooled: Spooled, about: Circumstances, verdicts: Mapping[str, Verdict]
 ) -> tuple[Draft, list[Row]]:
-    content = mail.content
+    shown = mime.shown(spooled.head)
     draft = Draft(
         id=mail.id,
         received_at=about.now,
@@ -293,16 +300,16 @@ def _refusal(
         header=b"",
         body=spooled.file,
         size=spooled.size,
-        subject=content.subject,
-        header_from=next(iter(content.values("from")), "")[:998],
-        header_message_id=next(iter(content.values("message-id")), "")[:998],
+        subject=shown.subject,
+        header_from=shown.sender,
+        header_message_id=shown.message_id,
         evidence=evidence(mail, about),
     )
     return draft, [Row(one, State.REFUSED, verdict=verdicts[one.address]) for one in mail.envelope.recipients]
 
 
 def _hops(head: bytes) -> int:
-    return sum(actions.name_of(line) == b"received" for line in actions.fields(head))
+    return len(_RECEIVED.findall(head))
 
 
 def _unavailable(where: str, error: Temporary, mail_id: str = "") -> Outcome:

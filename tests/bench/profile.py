@@ -35,7 +35,7 @@ def show(role: str, load: measure.Load, size: stacks.Size) -> None:
 def show_confined(messages: Sequence[bytes]) -> None:
     """Parse *messages* and run the pure filters on them in this process, as a confined worker does."""
     policies = policy.load(None, None)
-    filters = [confined._policy(one.name, one.settings) for one in policies.pure]
+    filters = policy.waves(confined._policy(one.name, one.settings) for one in policies.pure)
     session = Session(ip_address("127.0.0.1"), "mx", ListenerKind.MX)
     mail = Mail(new_id(), session, Envelope("writer@load.example", (Recipient("reader@sink.example"),)))
 

@@ -98,6 +98,6 @@ def test_a_pure_filter_that_raises_is_its_finding_error_and_the_others_are_asked
     def good(mail, found):
         return [Finding("seen")]
 
-    found = inspect.think(MAIL, [asking("bad", bad), asking("good", good)])
+    found = inspect.think(MAIL, ((asking("bad", bad), asking("good", good)),))
     assert found["bad"] == [Finding("error", "KeyError in filters/bad.py")]
     assert found["good"] == [Finding("seen")]

@@ -236,9 +236,14 @@ def test_a_mail_with_more_bad_parts_than_are_told_is_held_and_not_stripped_of_so
         assert queue.counts(conn)[State.HELD] == 1
 
 
-def test_a_mail_with_more_than_fifty_hops_is_a_loop(site):
-    hops = b"Received: by x\r\n" * 51
-    assert site().send(hops + GOOD)[-1].kind is Kind.LOOP
+@pytest.mark.parametrize("name", [b"Received:", b"RECEIVED :", b"received\t:"])
+def test_a_mail_with_more_than_fifty_hops_is_a_loop(site, name):
+    assert site().send((name + b" by x\r\n") * 51 + GOOD)[-1].kind is Kind.LOOP
+
+
+def test_what_only_mentions_fifty_hops_is_none(site):
+    mentions = b"X-Received: by x\r\nX: received:\r\n\tReceived: by x\r\n" * 51
+    assert site().send(mentions + GOOD)[-1].kind is Kind.OK
 
 
 def test_a_header_over_its_limit_is_too_big(site):
@@ -336,6 +341,45 @@ def test_an_edited_policy_comes_in_force_whole_or_not_at_all(site, tmp_path):
         return refused, same, taken, intake.policies.version != first, outcomes[-1].kind
 
     assert here.run(work) == (False, True, True, True, Kind.OK)
+
+
+def blind():
+    """Policies that look at no message: every filter of messages, and the parser itself, are switched off."""
+    every = {name: shipped(name) for name in ("antivirus", "attachments", "content", "headers", "spam")}
+    return {name: text.replace("enabled = true", "enabled = false") for name, text in every.items()}
+
+
+def test_without_filters_of_messages_no_process_is_started_and_the_record_is_the_same(site):
+    here = site(**blind())
+
+    async def work(intake):
+        outcome = (await dialog(intake, GOOD, ["alice@ours.example"], WORLD, "a@s.example"))[-1]
+        return outcome, intake._sandbox
+
+    outcome, sandbox = here.run(work)
+    assert (outcome.kind, sandbox) == (Kind.OK, None)
+    assert stored(here.store, outcome.id).endswith(GOOD)
+    (known,) = here.all()
+    assert known.subject == "hi"
+    with here.store.reading() as conn:
+        life = tracking.life(conn, outcome.id)
+    assert (life.message.header_from, life.message.header_message_id) == ("a@s.example", "<1@s>")
+
+
+def test_the_parser_is_started_and_ended_as_policies_want_it(site, tmp_path):
+    here = site()
+
+    async def work(intake):
+        kinds, sandboxes = [], []
+        for policies in (blind(), {name: shipped(name) for name in blind()}):
+            for name, text in policies.items():
+                (tmp_path / f"{name}.toml").write_text(text)
+            assert await intake.reload()
+            sandboxes.append(intake._sandbox is not None)
+            kinds.append((await dialog(intake, GOOD + GTUBE, ["alice@ours.example"], WORLD, "a@s.example"))[-1].kind)
+        return sandboxes, kinds
+
+    assert here.run(work) == ([False, True], [Kind.OK, Kind.REJECTED])
 
 
 def test_policies_whose_parser_does_not_start_are_not_taken(site, tmp_path, monkeypatch):

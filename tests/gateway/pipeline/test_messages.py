@@ -16,7 +16,7 @@ import pytest
 from gateway.model import Content, Mail, Part, Session
 from gateway.pipeline.content import parse
 from gateway.pipeline.inspect import think
-from gateway.pipeline.policy import Policies, load
+from gateway.pipeline.policy import Policies, load, waves
 from tests.peers.clamd import EICAR
 
 MESSAGES = Path(__file__).parents[2] / "messages"
@@ -34,7 +34,9 @@ def shipped() -> Policies:
 def test_a_mail_is_seen_as_it_has_to_be(name: str, shipped: Policies) -> None:
     content = parse((MESSAGES / f"{name}.eml").read_bytes(), shipped.stages.content.settings)
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=content)
-    codes = {filter_: sorted(f.code for f in findings) for filter_, findings in think(mail, shipped.pure).items()}
+    codes = {
+        filter_: sorted(f.code for f in findings) for filter_, findings in think(mail, waves(shipped.pure)).items()
+    }
     expected = tomllib.loads((MESSAGES / f"{name}.toml").read_text("utf-8"))
     wrong = differences(expected, content, codes)
     assert not wrong, "\n".join([f"{name}.eml: {expected['about']}", *wrong])

@@ -7,6 +7,17 @@ from hypothesis import strategies as st
 from gateway.pipeline import mime
 
 
+def test_what_is_shown_of_a_header_is_the_first_of_each_field_decoded_and_on_one_line():
+    block = (
+        b"X-Subject: no\r\nSUBJECT : =?utf-8?q?gr=C3=BC?=\r\n =?utf-8?q?n?=\r\nSubject: two\r\nFrom: a\r\n\tSubject: b"
+        b"\r\nMessage-ID:<1@x>\r\n"
+    )
+    assert mime.shown(block) == ("gr\xfcn", "a\tSubject: b", "<1@x>")
+    assert mime.shown(b"") == ("", "", "")
+    assert mime.shown(b"Subject: \xfc\r\n").subject == "\xfc"
+    assert len(mime.shown(b"Subject:" + b"x" * 200_000 + b"\r\n").subject) == mime.MAX_SHOWN
+
+
 @pytest.mark.parametrize(
     ("value", "kind"),
     [

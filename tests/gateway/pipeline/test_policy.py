@@ -126,6 +126,29 @@ def test_a_faulty_policy_is_refused_with_place_and_cure(site, text, fault):
     assert any(line.startswith(fault) for line in faults(site, attachments=text)), faults(site, attachments=text)
 
 
+def test_a_policy_that_is_not_enabled_is_checked_all_the_same_and_decides_nothing(site):
+    assert "attachments" not in site(attachments="enabled = false\n" + BASE).by_name
+    assert "attachments" in site(attachments="enabled = true\n" + BASE).by_name
+    (told,) = faults(site, attachments="enabled = false\n[actions]\nbogus = 1\n" + BASE.partition("\n")[2])
+    assert told.startswith("attachments.toml:3: actions.bogus: no such finding")
+    assert faults(site, attachments="enabled = 0\n" + BASE)[0].startswith("attachments.toml:1: enabled: ")
+
+
+def test_without_the_parser_no_filter_of_messages_may_be_enabled(site):
+    content = files(None)["content"].read_text().replace("enabled = true", "enabled = false")
+    told = faults(site, content=content)
+    of_messages = {"antivirus", "attachments", "headers", "spam"}
+    assert {line.partition(".")[0] for line in told} >= of_messages
+    assert all("sees no message while content.toml is not enabled" in line for line in told)
+    assert "spf.toml" not in {line.partition(":")[0] for line in told}
+    off = {line.partition(".")[0]: "enabled = false\n" for line in told}
+    assert not of_messages & site(**{name: off[name] + text_of(name) for name in off}).by_name.keys()
+
+
+def text_of(name):
+    return files(None)[name].read_text().replace("enabled = true", "")
+
+
 def test_a_policy_without_a_filter_is_refused(site):
     assert faults(site, atachments=BASE)[0].startswith("atachments.toml: there is no filter and no stage named")
 
