@@ -22,6 +22,8 @@ from typing import Literal
 
 SENDERS = "ledger.example"
 """The domain of all senders. Route it to the sink, where bounces then arrive."""
+ON_THE_WIRE = 1.0
+"""Seconds after the death of a deliverer in which a mail may still reach the sink: the network had taken all of it."""
 BIG = 600_000
 """Octets of a big mail: three chunks of the store."""
 
@@ -328,7 +330,7 @@ def _sent_twice(arrivals: Sequence[Arrival], incidents: Sequence[Incident], copi
 def _why_twice(first: Arrival, second: Arrival, incidents: Sequence[Incident]) -> str:
     if not first.answered:
         return "sent again, for the next hop hung up"
-    between = [one.what for one in incidents if first.at <= one.at <= second.at]
+    between = [one.what for one in incidents if first.at - ON_THE_WIRE <= one.at <= second.at]
     return f"sent again after {between[0]}" if between else ""
 
 

@@ -33,12 +33,22 @@ class Broken(Exception):
 
 
 class Sender:
-    """Sends from a thread of its own: `send` a number of mails, or without end between `start` and `stop`."""
+    """Sends from a thread of its own: `send` a number of mails, or without end between `start` and `stop`.
+
+    *pause* is how many seconds each connection rests after a mail, where the gateway is not to be flooded.
+    """
 
     def __init__(
-        self, book: Book, doors: Sequence[int], make: Make, *, connections: int = 8, reply_within: float = 20.0
+        self,
+        book: Book,
+        doors: Sequence[int],
+        make: Make,
+        *,
+        connections: int = 8,
+        reply_within: float = 20.0,
+        pause: float = 0.0,
     ) -> None:
-        self._book, self._make, self._reply_within = book, make, reply_within
+        self._book, self._make, self._reply_within, self._pause = book, make, reply_within, pause
         self._doors = list(doors)
         self._connections = connections
         self._left: int | None = None
@@ -93,8 +103,7 @@ class Sender:
                     link = link if done and link.mails < PER_SESSION else await _closed(link)
                 except Broken:
                     link = await _closed(link)
-                if not done:
-                    await asyncio.sleep(PAUSE * random.uniform(0.5, 1.5))
+                await asyncio.sleep(self._pause if done else PAUSE * random.uniform(0.5, 1.5))
         await _closed(link)
 
     async def _hand_over(self, link: "Link", mail: Mail) -> bool:
@@ -211,10 +220,16 @@ async def _closed(link: Link | None) -> None:
 
 @contextmanager
 def sending(
-    book: Book, doors: Sequence[int], make: Make, *, connections: int = 8, reply_within: float = 20.0
+    book: Book,
+    doors: Sequence[int],
+    make: Make,
+    *,
+    connections: int = 8,
+    reply_within: float = 20.0,
+    pause: float = 0.0,
 ) -> Iterator[Sender]:
     """Load without end during the block. *doors* are ports of loopback, of one gateway or of several."""
-    sender = Sender(book, doors, make, connections=connections, reply_within=reply_within)
+    sender = Sender(book, doors, make, connections=connections, reply_within=reply_within, pause=pause)
     sender.start()
     try:
         yield sender

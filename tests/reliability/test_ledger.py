@@ -76,6 +76,8 @@ def test_a_second_copy_needs_a_cause_between_the_two() -> None:
     assert judge([PROMISED], [ARRIVED, again], [SENT]).unexplained
     assert judge([PROMISED], [ARRIVED, again], [SENT], [Incident("a kill", at=6.0)]).unexplained
     assert judge([PROMISED], [ARRIVED, again], [SENT], [Incident("a kill", at=3.0)]).check().copies.total() == 1
+    assert judge([PROMISED], [ARRIVED, again], [SENT], [Incident("just before", at=1.9)]).check().copies.total() == 1
+    assert judge([PROMISED], [ARRIVED, again], [SENT], [Incident("long before", at=0.5)]).unexplained
     assert judge([PROMISED], [replace(ARRIVED, answered=False), again], [SENT]).check().copies.total() == 1
 
 

@@ -38,10 +38,9 @@ class Trial:
     incidents: list[Incident] = field(default_factory=list)
     fetched: set[tuple[str, str]] = field(default_factory=set)
 
-    def sender(self, *, connections: int = 8, reply_within: float = 20.0, make: ledger.Make | None = None) -> Sender:
+    def sender(self, *, connections: int = 8, pause: float = 0.0, make: ledger.Make | None = None) -> Sender:
         """Who sends mail of every kind to it."""
-        doors = [self.gateway.ports["mx"]]
-        return Sender(self.book, doors, make or every_kind, connections=connections, reply_within=reply_within)
+        return Sender(self.book, [self.gateway.ports["mx"]], make or every_kind, connections=connections, pause=pause)
 
     # ---- To break it ----------------------------------------------------------------------------------------------
 

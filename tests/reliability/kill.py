@@ -1,0 +1,131 @@
+"""Every process of the gateway is killed at random under load, round after round: `python -m tests.reliability kill`.
+
+After each round mail has to go through again by itself; at the end the ledger has to balance. Who kills the supervisor
+starts it again, as systemd does; everything else the gateway does alone.
+"""
+
+import os
+import poplib
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.peers import processes
+from tests.reliability.ledger import Report
+from tests.reliability.trial import PEOPLE, Trial, runs
+
+TARGETS = ("smtp", "deliver", "pop3", "nursery", "worker", "supervisor")
+UNDER_LOAD = 0.6
+"""Seconds, at most, that a round waits before it kills: any moment of a delivery can be hit."""
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Result:
+    """How often each was killed, seconds until mail went through again, and what the ledger said."""
+
+    killed: Counter[str] = field(default_factory=Counter)
+    recovered: list[float] = field(default_factory=list)
+    report: Report = field(default_factory=Report)
+
+    def __str__(self) -> str:
+        kills = ", ".join(f"{count} {name}" for name, count in sorted(self.killed.items()))
+        times = sorted(self.recovered) or [0.0]
+        again = f"{times[len(times) // 2]:.1f} s (median), {times[-1]:.1f} s (worst)"
+        return f"killed: {kills}; mail flowed again after {again}; {self.report}"
+
+
+def run(trial: Trial, rounds: int, chance: random.Random, say: Say = lambda _: None) -> Result:
+    """*rounds* kills under load, then the account. Fails where mail does not flow again, or the law is broken."""
+    result = Result()
+    sender = trial.sender(connections=8, pause=0.2)
+    sender.start()
+    try:
+        with _reading(trial):
+            for number in range(rounds):
+                target = TARGETS[number] if number < len(TARGETS) else chance.choice(TARGETS)
+                time.sleep(chance.uniform(0, UNDER_LOAD))
+                _kill(trial, target, chance)
+                result.killed[target] += 1
+                result.recovered.append(trial.wait_works())
+                say(f"{number + 1}/{rounds} {target}: mail flowed again after {result.recovered[-1]:.1f} s")
+    finally:
+        sender.stop()
+    result.report = trial.settled(within=120)
+    return result
+
+
+def _kill(trial: Trial, target: str, chance: random.Random) -> None:
+    """SIGKILL to a process of the kind *target*; of several, to any. Only a deliverer's death excuses a copy."""
+    pids = [trial.gateway.process.pid] if target == "supervisor" else _wait_pids(trial, target)
+    with suppress(ProcessLookupError):  # a worker may just have ended by itself
+        os.kill(chance.choice(pids), signal.SIGKILL)
+    if target in ("supervisor", "deliver"):
+        trial.note(f"a kill of the {target}")
+    if target == "supervisor":
+        trial.restart()
+
+
+def _wait_pids(trial: Trial, target: str) -> list[int]:
+    """At least one, though the last one may just have been killed."""
+    return processes.wait_until(lambda: list(_pids(trial, target)), 60, f"a {target} to kill")
+
+
+def _pids(trial: Trial, target: str) -> Iterator[int]:
+    """The processes of the kind *target*: roles are children of the supervisor, the confined ones their descendants."""
+    for role in _children(trial.gateway.process.pid):
+        if _command(role)[-2:] == ["run", target]:
+            yield role
+        for nursery in _children(role):
+            if target == "nursery":
+                yield nursery
+            if target == "worker":
+                yield from _children(nursery)
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+    except OSError:
+        return []
+
+
+def _children(pid: int) -> list[int]:
+    entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and _parent(entry) == pid]
+    return [int(entry.name) for entry in entries if runs(int(entry.name))]
+
+
+def _parent(entry: Path) -> int:
+    try:
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+# ---- Somebody reads the mail meanwhile ----------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(trial: Trial) -> Iterator[None]:
+    """A mail client that fetches and deletes the mail of the first of `PEOPLE`, again and again."""
+    over = threading.Event()
+    thread = threading.Thread(target=_fetch_and_delete, args=(trial, over), name="reader")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(90)
+
+
+def _fetch_and_delete(trial: Trial, over: threading.Event) -> None:
+    while not over.wait(1.0):
+        with suppress(OSError, EOFError, poplib.error_proto):  # killed, or IN-USE as long as the dead one's lease lasts
+            trial.fetch(PEOPLE[0], most=20)
