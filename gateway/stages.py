@@ -220,9 +220,9 @@ class Queue(Table):
     retry_every: Annotated[Duration, Field(gt=0)] = 1800.0
     warn_after: Duration = 4 * 3600.0
     expire_after: Duration = 5 * 86400.0
-    lease: Annotated[Duration, Field(ge=1)] = 60.0
+    lease: Annotated[Duration, Field(ge=1)] = 20.0
     poll: Annotated[Duration, Field(gt=0)] = 5.0
-    concurrency: Count = 50
+    concurrency: Count = 100
     per_destination: Count = 5
     bounce_size: Size = 64 << 10
     drain: Duration = 20.0

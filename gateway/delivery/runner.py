@@ -40,6 +40,8 @@ PAUSE = 1.0
 LAST_PAUSES = (0.1, 0.5, 2.0, 5.0)
 """Seconds between the attempts to write down the last results before the end. Until then no attempt is the last: to
 forget that a mail was sent would send it twice."""
+LINGER = 0.02
+"""Seconds that a result may wait for company before it is written down: a commit costs as much as all else."""
 LATE = 10.0
 """Seconds after which mail is stored, at most, that says it came now; what takes longer is found by the next poll."""
 
@@ -81,6 +83,7 @@ class Runner:
         self._looked = 0.0
         self._stopping = False
         self._woken = asyncio.Event()
+        self._lingering: asyncio.TimerHandle | None = None
         self._owed = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -102,9 +105,10 @@ class Runner:
     async def work_off(self) -> None:
         """Deliver what is due now, once, and tell the senders whom it concerns."""
         self._due = True
-        while await self._turn() or self._workers:
-            if self._workers:
-                await asyncio.wait(self._workers, return_when=asyncio.FIRST_COMPLETED)
+        await self._turn_around()
+        while self._workers:
+            await asyncio.wait(self._workers, return_when=asyncio.FIRST_COMPLETED)
+            await self._turn_around()
         await self._tell_all()
 
     # ---- Loops ----------------------------------------------------------------------------------------------------
@@ -131,8 +135,7 @@ class Runner:
             if not inherited:
                 await self._store.write(partial(queue.take_over, is_dead=owners.is_dead))
                 inherited = True
-            while await self._turn():
-                pass
+            await self._turn_around()
 
         await self._repeat(turn, self._until_woken)
 
@@ -162,12 +165,19 @@ class Runner:
 
     # ---- Turns with the store: results go in, what is due comes out -----------------------------------------------
 
+    async def _turn_around(self) -> None:
+        while await self._turn():
+            pass
+
     async def _turn(self) -> bool:
         """Write down what came of attempts, and claim what there is room for. False when there was nothing to do."""
         wish = self._wish()
         if wish is None and not self._clerk.waiting:
             return False
         rung, self._rung, self._due = self._rung, False, False
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         try:
             turn = await self._clerk.turn(wish)
         except BaseException:
@@ -305,7 +315,10 @@ class Runner:
                 self._clerk.note([Outcome(one, self._held[one.id][0], then, now)])
             else:
                 _tell(one, then, done=False)
-        self._woken.set()
+        if self._busy or self._cramped:  # there may be more to claim
+            self._woken.set()
+        elif self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER, self._woken.set)
 
     # ---- Notices, housekeeping, the end ---------------------------------------------------------------------------
 
