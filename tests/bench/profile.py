@@ -65,8 +65,7 @@ def _print(statistics: pstats.Stats) -> None:
 def _roles(home: Path, profiled: str, out: Path, size: stacks.Size) -> Iterator[stacks.Stack]:
     """The roles of Gatepost with all filters and clamd; the stack's process is that of the role *profiled*."""
     with stacks.sink() as drain, clamd.run() as scanner, stacks.resolver() as names:
-        settings = {"antivirus": {"sockets": f'["unix:{scanner.unix_socket}"]'}}
-        port = stacks.write_config(home, size, drain.port, names, settings)
+        port = stacks.write_config(home, size, drain.port, names, stacks.looking(scanner.unix_socket))
         _make_tables(home)
         running: dict[str, processes.Process] = {}
         with (

@@ -61,7 +61,21 @@ def show(results: Sequence[Result], about: Mapping[str, object]) -> None:
         title="Beside Postfix: columns named : give the ratio to it at the same concurrency", header_style="bold"
     )
     table.add_column("stack", no_wrap=True)
-    for name in ("conns", "taken/s", ":", "sent/s", ":", "DATA p50", "p95", "p99 ms", "CPU ms", ":", "clamd"):
+    for name in (
+        "conns",
+        "taken/s",
+        ":",
+        "sent/s",
+        ":",
+        "DATA p50",
+        "p95",
+        "p99 ms",
+        "CPU ms",
+        ":",
+        "in",
+        "out",
+        "clamd",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("idle MB", "after", "clamd"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -87,11 +101,20 @@ def _row(result: Result, base: Figures | None) -> list[str]:
         *(f"{value:.1f}" for value in (one.p50, one.p95, one.p99)),
         f"{one.cpu:.2f}",
         _ratio(one.cpu, base.cpu if base else None),
+        *_sides(one),
         f"{one.scanner:.2f}" if result.scanner_after else "",
         f"{result.idle:.0f}",
         f"{result.after:.0f}",
         f"{result.scanner_after:.0f}" if result.scanner_after else "",
     ]
+
+
+def _sides(one: Figures) -> tuple[str, str]:
+    """CPU ms to accept and filter, and to deliver, where the names of processes tell them apart."""
+    if "smtp" not in one.parts or "supervisor" not in one.parts:
+        return "", ""
+    out = one.parts.get("deliver", 0.0)
+    return f"{one.cpu - out:.2f}", f"{out:.2f}"
 
 
 def _ratio(value: float, base: float | None) -> str:

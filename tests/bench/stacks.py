@@ -1,4 +1,4 @@
-"""What is measured: Gatepost in four arrangements and Postfix, each started fresh with its data on the same disk.
+"""What is measured: Gatepost and Postfix in several arrangements, each started fresh with its data on the same disk.
 
 Sink, resolver and scanner run beside the stack and are not counted in it; the scanner is listed apart.
 """
@@ -40,6 +40,7 @@ servers = ["127.0.0.1:{dns}"]
 domain = "box.example"
 mailboxes = {mailboxes}
 """
+MANY = {"connections": "5000", "connections_per_peer": "5000", "connections_per_network": "5000"}
 ROUTES = """
 local = ["box.example"]
 
@@ -100,21 +101,21 @@ def sink() -> Iterator[Sink]:
 @contextmanager
 def full(size: Size) -> Iterator[Stack]:
     """All filters, a real clamd, relay to the sink."""
-    with clamd.run() as scanner, _relaying(size, {"antivirus": _sockets(scanner.unix_socket)}, scanner.process) as one:
+    with clamd.run() as scanner, _relaying(size, looking(scanner.unix_socket), scanner.process) as one:
         yield one
 
 
 @contextmanager
 def no_scanner(size: Size) -> Iterator[Stack]:
-    """The same without clamd: its filter fails at once, which costs next to nothing."""
-    with _relaying(size, {}) as one:
+    """All filters but antivirus."""
+    with _relaying(size, looking(None)) as one:
         yield one
 
 
 @contextmanager
-def relay(size: Size) -> Iterator[Stack]:
-    """Nothing is asked outside, neither clamd nor DNS; the confined parser and the pure filters have no switch."""
-    with _relaying(size, {"spf": {"own_relays": '["127.0.0.0/8"]'}}) as one:
+def no_filters(size: Size) -> Iterator[Stack]:
+    """Nothing is asked, and nothing looked at: a plain relay."""
+    with _relaying(size, dict.fromkeys(FILTERS, OFF)) as one:
         yield one
 
 
@@ -124,37 +125,57 @@ def mailboxes(size: Size) -> Iterator[Stack]:
     with (
         clamd.run() as scanner,
         processes.workspace("bench") as home,
-        _gatepost(home, size, 9, {"antivirus": _sockets(scanner.unix_socket)}) as (port, process),
+        _gatepost(home, size, 9, looking(scanner.unix_socket)) as (port, process),
     ):
         yield Stack(port, process, LOCAL, scanner.process)
 
 
 @contextmanager
-def plain_postfix(_size: Size) -> Iterator[Stack]:
+def stock_postfix(_size: Size) -> Iterator[Stack]:
     """Postfix as a plain relay to the sink: it looks at nothing."""
-    # By default it makes senders wait a second each when mail comes in faster than it goes out: no measure of speed.
-    settings = {"in_flow_delay": "0s"}
+    with _postfix({}) as one:
+        yield one
+
+
+@contextmanager
+def unthrottled_postfix(_size: Size) -> Iterator[Stack]:
+    """The same, but senders need not wait a second each when mail comes in faster than it goes out."""
+    with _postfix({"in_flow_delay": "0s"}) as one:
+        yield one
+
+
+@contextmanager
+def _postfix(settings: Mapping[str, str]) -> Iterator[Stack]:
     with sink() as drain, postfix.run(relayhost=(processes.HOST, drain.port), settings=settings) as server:
         yield Stack(server.port, server.process, RELAYED, None, drain.count)
 
 
+FULL = "all filters + clamd"
 BASE = "Postfix relay"
 ALL: Mapping[str, Callable[[Size], AbstractContextManager[Stack]]] = {
-    "all filters + clamd": full,
+    FULL: full,
     "all, no scanner": no_scanner,
-    "relay, asks nobody": relay,
+    "no filters": no_filters,
     "mailboxes + clamd": mailboxes,
-    BASE: plain_postfix,
+    BASE: stock_postfix,
+    "Postfix, no delay": unthrottled_postfix,
 }
 
+FILTERS = sorted({path.stem for path in (ROOT / "filters").glob("[a-z]*.py")} | {"content"})
+Settings = Mapping[str, str]
+"""What stands behind "=" in a policy, by key."""
+OFF: Settings = {"enabled": "false"}
 
-def _sockets(path: Path) -> dict[str, str]:
-    return {"sockets": f'["unix:{path}"]'}
+
+def looking(scanner: Path | None) -> dict[str, Settings]:
+    """What makes every filter work on mail from loopback, which none would otherwise ask about."""
+    asked = {name: {"own_relays": "[]"} for name in ("dnsbl", "greylist", "helo", "rate", "spf")}
+    return {**asked, "antivirus": OFF if scanner is None else {"sockets": f'["unix:{scanner}"]'}}
 
 
 @contextmanager
 def _relaying(
-    size: Size, settings: Mapping[str, Mapping[str, str]], scanner: processes.Process | None = None
+    size: Size, settings: Mapping[str, Settings], scanner: processes.Process | None = None
 ) -> Iterator[Stack]:
     with (
         sink() as drain,
@@ -166,7 +187,7 @@ def _relaying(
 
 @contextmanager
 def _gatepost(
-    home: Path, size: Size, sink_port: int, settings: Mapping[str, Mapping[str, str]]
+    home: Path, size: Size, sink_port: int, settings: Mapping[str, Settings]
 ) -> Iterator[tuple[int, processes.Process]]:
     with resolver() as names:
         port = write_config(home, size, sink_port, names, settings)
@@ -191,15 +212,14 @@ def _is_up(home: Path, port: int) -> bool:
 
 @contextmanager
 def resolver() -> Iterator[int]:
-    """The port of an unbound in which each sender domain publishes that loopback may send for it."""
+    """The port of an unbound in which loopback has a name, may send for each sender domain, and is on no list."""
     records = {(f"d{number}.load.example", "TXT"): ["v=spf1 ip4:127.0.0.0/8 -all"] for number in range(DOMAINS)}
+    records |= {("1.0.0.127.in-addr.arpa", "PTR"): ["load.example."], ("load.example", "A"): [processes.HOST]}
     with dns.run(records) as names:
         yield names.port
 
 
-def write_config(
-    home: Path, size: Size, sink_port: int, dns_port: int, settings: Mapping[str, Mapping[str, str]]
-) -> int:
+def write_config(home: Path, size: Size, sink_port: int, dns_port: int, settings: Mapping[str, Settings]) -> int:
     """Write gatepost.toml and accepting policies into *home*; return the port of its listener."""
     port = processes.free_port()
     people = [f"reader{number}" for number in range(MAILBOXES)]
@@ -208,27 +228,36 @@ def write_config(
     folder = home / "policies"
     folder.mkdir()
     (folder / "routes.toml").write_text(ROUTES.format(sink=sink_port))
-    nowhere = {"antivirus": _sockets(home / "nowhere.sock")}
     for shipped in sorted((ROOT / "policies").glob("*.toml")):
-        if (
-            accepting := accept_all(shipped.read_text("utf-8"), (nowhere | dict(settings)).get(shipped.stem, {}))
-        ) is not None:
-            (folder / shipped.name).write_text(accepting, "utf-8")
+        text = shipped.read_text("utf-8")
+        if shipped.stem in FILTERS:
+            (folder / shipped.name).write_text(accept_all(text, settings.get(shipped.stem, {})), "utf-8")
+        elif shipped.stem == "edge":  # all of the load comes from one address
+            (folder / shipped.name).write_text(with_settings(text, MANY), "utf-8")
     return port
 
 
-def accept_all(policy: str, settings: Mapping[str, str]) -> str | None:
+def accept_all(policy: str, settings: Settings) -> str:
     """The shipped text with every action "accept" and these *settings*, so that all stacks do the same work."""
     head, found, rest = policy.partition("\n[actions]\n")
     if not found:
-        return None
+        raise ValueError("a policy without actions")
+    if "enabled" in settings:
+        head = f"enabled = false\n{re.sub('(?m)^enabled = .*', '', head)}"
+        settings = {key: value for key, value in settings.items() if key != "enabled"}
+    actions, exceptions, others = rest.partition("\n[[exceptions]]")
+    accepting = re.sub(r'(?m)^(\w+)( *=) *("\w+"|[-\d.]+)', r'\1\2 "accept"', actions)
+    return with_settings(head, settings) + found + accepting + exceptions + others
+
+
+def with_settings(text: str, settings: Settings) -> str:
+    """*text* with other values for keys that stand in it."""
     for key, value in settings.items():
         # Neither key nor value holds a backslash, which alone is special in a replacement.
-        head, changed = re.subn(rf"(?m)^{key} = \[.*?\]", f"{key} = {value}", head, count=1)
+        text, changed = re.subn(rf"(?m)^{key} = (?:\[[^\]]*\]|\S+)", f"{key} = {value}", text, count=1)
         if not changed:
             raise ValueError(f"the shipped policy has no setting {key} any more")
-    actions, exceptions, others = rest.partition("\n[[exceptions]]")
-    return head + found + re.sub(r'(?m)^(\w+)( *=) *("\w+"|[-\d.]+)', r'\1\2 "accept"', actions) + exceptions + others
+    return text
 
 
 def _list(words: Sequence[str]) -> str:
@@ -240,6 +269,6 @@ def require(stacks: Sequence[str]) -> None:
     processes.require("unbound", "smtp-sink")
     if any("clamd" in name for name in stacks):
         processes.require("clamd")
-    if BASE in stacks:
+    if any("Postfix" in name for name in stacks):
         processes.require_root("Postfix")
         processes.require(postfix.MASTER)

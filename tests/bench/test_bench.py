@@ -42,11 +42,22 @@ def test_the_generator_tells_refusals_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_all_that_a_filter_finds_is_accepted(tmp_path: Path) -> None:
-    stacks.write_config(tmp_path, stacks.Size(1, 1), 9, 53, {"antivirus": {"sockets": '["unix:/nowhere"]'}})
+    stacks.write_config(tmp_path, stacks.Size(1, 1), 9, 53, stacks.looking(Path("/nowhere")))
     policies = policy.load(tmp_path / "policies", None)
     effects = [effect for one in policies.by_name.values() for effect in one.rules[-1].actions.values()]
     assert len(effects) > 30
     assert set(effects) == {Action.ACCEPT}
+
+
+def test_every_filter_looks_at_mail_from_loopback_or_none_at_all(tmp_path: Path) -> None:
+    stacks.write_config(tmp_path, stacks.Size(1, 1), 9, 53, stacks.looking(Path("/nowhere")))
+    loaded = policy.load(tmp_path / "policies", None).by_name
+    assert {*stacks.FILTERS} == loaded.keys()
+    assert [name for name, one in loaded.items() if json.loads(one.settings).get("own_relays")] == []
+    other = tmp_path / "other"
+    other.mkdir()
+    stacks.write_config(other, stacks.Size(1, 1), 9, 53, dict.fromkeys(stacks.FILTERS, stacks.OFF))
+    assert policy.load(other / "policies", None).by_name == {}
 
 
 def test_messages_get_the_line_ends_of_the_wire() -> None:
