@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import cache, partial
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, TLSSetupException
@@ -50,6 +51,13 @@ def connections() -> set[Connection]:
 def _tls_version(transport: asyncio.BaseTransport) -> str:
     secured = transport.get_extra_info("ssl_object")
     return secured.version() or "TLS" if secured is not None else ""
+
+
+def _keep_little(transport: asyncio.BaseTransport) -> None:
+    """Replies are short: of a peer that does not read them the kernel is not to keep megabytes."""
+    if (socket := transport.get_extra_info("socket")) is not None:
+        with contextlib.suppress(OSError):
+            socket.setsockopt(SOL_SOCKET, SO_SNDBUF, 2 * WRITE_AHEAD)
 
 
 class _AnyLength(dict[str, int]):
@@ -127,6 +135,7 @@ class Connection(SMTP, asyncio.BufferedProtocol):
         self._session_end = self.loop.time() + self.edge.session_time
         self.peer = replace(self.peer, tls=_tls_version(transport))
         cast("asyncio.Transport", transport).set_write_buffer_limits(high=WRITE_AHEAD)
+        _keep_little(transport)
         _open.add(self)
         super().connection_made(transport)
 

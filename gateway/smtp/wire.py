@@ -16,6 +16,9 @@ from gateway.smtp.replies import ProtocolError
 MAX_LINE = 4096
 """Octets of a command line: more than all extensions together ask for, and enough for AUTH with long passwords."""
 
+AT_ONCE = 20
+"""Command lines after which a peer that sends them in one go leaves room for the others."""
+
 _TEXT = re.compile(rb"[^\x00-\x1f\x7f]*\r\n")
 _VERB = re.compile(rb"[A-Za-z]+[ \r]")
 _MAY_BEGIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n")
@@ -34,9 +37,13 @@ class Reader(asyncio.StreamReader):
     def __init__(self) -> None:
         super().__init__(limit=_UNREAD, loop=asyncio.get_running_loop())
         self.waiting = False
+        self._taken = 0
 
     async def readuntil(self, separator: object = b"\n") -> bytes:  # noqa: ARG002 - the signature is asyncio's
         """The next command line. `ProtocolError` for what cannot be one, `ConnectionResetError` at the end."""
+        self._taken += 1
+        if not self._taken % AT_ONCE:
+            await asyncio.sleep(0)
         self.waiting = True
         try:
             await self._until_begun()
