@@ -44,7 +44,7 @@ class Settings:
 
 @dataclass(slots=True)
 class _Look:
-    """What was found about one peer so far, and the answers that it rests on."""
+    """One side of a peer, what was found about it so far, and the answers that it rests on."""
 
     peer: _Address
     helo: str
@@ -89,18 +89,19 @@ class Filter:
 
     async def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
         """At most one finding on what HELO says, one on its name in the DNS, and one on the reverse DNS."""
-        look = _Look(_address(mail.session), mail.session.helo.lower().removesuffix("."))
-        if mail.session.direction is not Direction.INBOUND or any(look.peer in network for network in self._own):
+        peer, name = _address(mail.session), mail.session.helo.lower().removesuffix(".")
+        if mail.session.direction is not Direction.INBOUND or any(peer in network for network in self._own):
             return []
-        is_name = self._spelled(look)
+        helo, reverse = _Look(peer, name), _Look(peer, name)
+        questions = [self._reverse(reverse)]
+        if self._spelled(helo):
+            questions.append(self._forward(helo))  # where both lead to the same name, the resolver asks once
         try:
             async with asyncio.timeout(self._settings.timeout):
-                names = await self._reverse(look)
-                if is_name and look.helo not in names:
-                    await self._forward(look)
+                await asyncio.gather(*questions)
         except TimeoutError:
-            look.found("error", f"the DNS did not answer within {self._settings.timeout:g} s")
-        return look.findings
+            reverse.found("error", f"the DNS did not answer within {self._settings.timeout:g} s")
+        return [*helo.findings, *reverse.findings]
 
     def _spelled(self, look: _Look) -> bool:
         """Find what can be seen without the DNS; True where there is a name to ask about."""
@@ -120,27 +121,22 @@ class Filter:
     def _is_ours(self, name: str) -> bool:
         return name == self._hostname or any(name == own or name.endswith(f".{own}") for own in self._domains)
 
-    async def _reverse(self, look: _Look) -> set[str]:
-        """The names of the peer that lead back to it."""
+    async def _reverse(self, look: _Look) -> None:
+        """Whether the peer has a name that leads back to it."""
         try:
             names = (await self._dns.ptr(str(look.peer)))[:MAX_NAMES]
         except Temporary as error:
             look.found("error", f"the name of {look.peer} could not be asked for ({error})")
-            return set()
+            return
         look.note("PTR", str(look.peer), names)
         if not names:
             look.found("no_ptr", f"{look.peer} has no name")
-            return set()
-        return await self._confirmed(look, names)
-
-    async def _confirmed(self, look: _Look, names: Sequence[str]) -> set[str]:
+            return
         answers = await asyncio.gather(*(self._leads_back(look, name) for name in names))
-        confirmed = {name for name, answer in zip(names, answers, strict=True) if answer is True}
-        if not confirmed:
+        if True not in answers:
             doubts = [answer for answer in answers if isinstance(answer, Temporary)]
             code, why = ("error", str(doubts[0])) if doubts else ("unconfirmed_ptr", "which does not lead back")
             look.found(code, f"{look.peer} is named {_shown(names[0])} ({why})")
-        return confirmed
 
     async def _leads_back(self, look: _Look, name: str) -> bool | Temporary:
         try:
