@@ -26,8 +26,11 @@ LOCK_TIMEOUT = 1.0
 PAUSE = (0.0005, 0.003)
 """Seconds between two tries, chosen anew each time: processes that meet must not go on meeting."""
 
-SWEPT = 1000
+SWEPT = 100
 """Entries removed at once: the event loop waits for that."""
+
+PAGE = 4096
+"""Octets of a page of the file."""
 
 _BROKEN = {
     sqlite3.SQLITE_CORRUPT,
@@ -50,8 +53,8 @@ _ADD = """INSERT INTO entry VALUES (:key, :amount, :expires) ON CONFLICT (key) D
 _CLAIM = """INSERT INTO entry VALUES (:key, '1', :expires)
     ON CONFLICT (key) DO UPDATE SET value = '1', expires = excluded.expires WHERE entry.expires <= :now"""
 _SWEEP = "DELETE FROM entry WHERE key IN (SELECT key FROM entry WHERE expires <= :now ORDER BY expires LIMIT :some)"
-_TRIM = """DELETE FROM entry WHERE key IN (SELECT key FROM entry ORDER BY expires
-    LIMIT max(0, (SELECT count(*) FROM entry) - :most))"""
+_TRIM = "DELETE FROM entry WHERE key IN (SELECT key FROM entry ORDER BY expires LIMIT :some)"
+_PAGES = "SELECT page_count - freelist_count FROM pragma_page_count(), pragma_freelist_count()"
 
 T = TypeVar("T")
 
@@ -59,16 +62,15 @@ T = TypeVar("T")
 class LocalState:
     """`gateway.model.Shared` on the file `path`; any number of processes may open it at the same time.
 
-    About `max_keys` keys are kept: past that, those that expire soonest go first. `clock` gives seconds since the
-    epoch.
+    About `max_size` octets are kept, some hundred thousand entries: past that, those that expire soonest go first.
+    `clock` gives seconds since the epoch.
     """
 
-    def __init__(self, path: Path, max_keys: int = 100_000, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._max_keys, self._clock = path, max_keys, clock
+    def __init__(self, path: Path, max_size: int = 64 << 20, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._max_size, self._clock = path, max_size, clock
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        self._writes = 0
-        self._between_sweeps = max(1, min(SWEPT // 2, max_keys // 100))
+        self._unswept = 0
 
     @property
     def place(self) -> Path:
@@ -91,7 +93,7 @@ class LocalState:
 
     async def add_all(self, amounts: Mapping[str, int], ttl: float) -> Sequence[int]:
         """`add` for each of *amounts*, all or none."""
-        return await self._write(lambda connection: self._all_added(connection, amounts, ttl))
+        return await self._write(lambda connection: self._all_added(connection, amounts, ttl), len(amounts))
 
     async def claim(self, key: str, ttl: float) -> bool:
         """Whether the caller is the first to claim *key* within *ttl* seconds."""
@@ -130,15 +132,17 @@ class LocalState:
                 connection.execute("ROLLBACK")
         return counts
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._writes += 1
-        if self._writes % self._between_sweeps == 0:
+    async def _write(self, work: Callable[[sqlite3.Connection], T], entries: int = 1) -> T:
+        self._unswept += entries
+        if self._unswept >= SWEPT // 2:  # so that more goes than comes
+            self._unswept = 0
             await self._do(self._sweep)
         return await self._do(work)
 
     def _sweep(self, connection: sqlite3.Connection) -> None:
         connection.execute(_SWEEP, {"now": self._clock(), "some": SWEPT})
-        connection.execute(_TRIM, {"most": self._max_keys})
+        if connection.execute(_PAGES).fetchone()[0] * PAGE > self._max_size:
+            connection.execute(_TRIM, {"some": SWEPT})
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run *work* as soon as no other process has the file."""
@@ -175,6 +179,7 @@ class LocalState:
         connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             # No side files: a journal that outlived its database would be played into the next one.
+            connection.execute(f"PRAGMA page_size = {PAGE}")
             for statement in ("PRAGMA journal_mode = MEMORY", "PRAGMA synchronous = OFF", _TABLE, _INDEX):
                 connection.execute(statement)
         except sqlite3.Error:

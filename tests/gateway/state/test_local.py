@@ -1,10 +1,11 @@
 """The state in a file: bounds, other processes, and files that broke. The rest stands in test_contract.py."""
 
 import asyncio
+import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ def clock() -> Clock:
 def make(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., LocalState]]:
     opened: list[LocalState] = []
 
-    def make(max_keys: int = 1000) -> LocalState:
-        opened.append(LocalState(tmp_path / "run" / "state.db", max_keys, clock))
+    def make(max_size: int = 1 << 20) -> LocalState:
+        opened.append(LocalState(tmp_path / "run" / "state.db", max_size, clock))
         return opened[-1]
 
     yield make
@@ -46,24 +47,31 @@ def rows(path: Path) -> list[str]:
         connection.close()
 
 
-def test_the_number_of_keys_is_bounded_and_the_soonest_to_expire_go_first(
+def many(shared: LocalState, keys: Iterable[str], ttl: Callable[[int], float]) -> None:
+    async def put() -> None:
+        for number, key in enumerate(keys):
+            await shared.put(key, "x" * 100, ttl(number))
+
+    asyncio.run(put())
+
+
+def test_the_size_is_bounded_and_the_soonest_to_expire_go_first(
     make: Callable[..., LocalState], tmp_path: Path
 ) -> None:
-    shared = make(max_keys=100)
-    for number in range(300):
-        asyncio.run(shared.put(str(number), "", 10.0 + number))
-    kept = rows(tmp_path / "run" / "state.db")
-    assert len(kept) <= 101
-    assert kept[-1] == "299"
-    assert "0" not in kept
+    keys = [f"{random.getrandbits(64):x}" for _ in range(8000)]
+    many(make(max_size=400 << 10), keys, lambda number: 10.0 + number)
+    path = tmp_path / "run" / "state.db"
+    kept = rows(path)
+    assert path.stat().st_size < 600 << 10
+    assert 1000 < len(kept) < 4000
+    assert kept == keys[-len(kept) :]
 
 
 def test_what_is_over_is_swept_away(make: Callable[..., LocalState], clock: Clock, tmp_path: Path) -> None:
-    shared = make(max_keys=100)
-    for number in range(50):
-        asyncio.run(shared.put(str(number), "", 10.0))
+    shared = make()
+    many(shared, map(str, range(900)), lambda number: 10.0)
     clock.now += 11
-    asyncio.run(shared.put("new", "", 10.0))
+    many(shared, ["new"] * 501, lambda number: 10.0)
     assert rows(tmp_path / "run" / "state.db") == ["new"]
 
 
