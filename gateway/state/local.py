@@ -49,9 +49,11 @@ _PUT = """INSERT INTO entry VALUES (:key, :value, :expires)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires"""
 _ADD = """INSERT INTO entry VALUES (:key, :amount, :expires) ON CONFLICT (key) DO UPDATE SET
     value = iif(expires <= :now, :amount, max(-:most, min(:most, CAST(value AS INTEGER) + :amount))),
-    expires = iif(expires <= :now, :expires, expires) RETURNING value"""
+    expires = iif(expires <= :now, :expires, min(expires, :expires)) RETURNING value"""
+# What lasts longer than its time, from now on, was made before somebody put the clock back.
 _CLAIM = """INSERT INTO entry VALUES (:key, '1', :expires)
-    ON CONFLICT (key) DO UPDATE SET value = '1', expires = excluded.expires WHERE entry.expires <= :now"""
+    ON CONFLICT (key) DO UPDATE SET value = '1', expires = excluded.expires
+    WHERE entry.expires <= :now OR entry.expires > excluded.expires"""
 _SWEEP = "DELETE FROM entry WHERE key IN (SELECT key FROM entry WHERE expires <= :now ORDER BY expires LIMIT :some)"
 _TRIM = "DELETE FROM entry WHERE key IN (SELECT key FROM entry ORDER BY expires LIMIT :some)"
 _PAGES = "SELECT page_count - freelist_count FROM pragma_page_count(), pragma_freelist_count()"

@@ -5,6 +5,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -73,6 +74,20 @@ def test_what_is_over_is_swept_away(make: Callable[..., LocalState], clock: Cloc
     clock.now += 11
     many(shared, ["new"] * 501, lambda number: 10.0)
     assert rows(tmp_path / "run" / "state.db") == ["new"]
+
+
+def test_a_clock_that_is_put_back_makes_no_counter_and_no_claim_last(
+    make: Callable[..., LocalState], clock: Clock
+) -> None:
+    shared = make()
+    asyncio.run(shared.add("a", 5, 10.0))
+    assert asyncio.run(shared.claim("b", 10.0))
+    clock.now -= 86400
+    assert asyncio.run(shared.add("a", 1, 10.0)) == 6
+    assert asyncio.run(shared.claim("b", 10.0))
+    assert not asyncio.run(shared.claim("b", 10.0))
+    clock.now += 11
+    assert asyncio.run(shared.add("a", 1, 10.0)) == 1
 
 
 def overwrite(path: Path) -> None:
@@ -172,6 +187,40 @@ def test_several_processes_share_counters_and_claims(tmp_path: Path) -> None:
     assert sum(claimed) == 100
     assert asyncio.run(shared.get("counter")) == "600"
     shared.close()
+
+
+WRITE = """
+import asyncio, random, sys
+from pathlib import Path
+from gateway.state import LocalState
+
+async def write(shared):
+    print("begins", flush=True)
+    while True:
+        key = str(random.randrange(5000))
+        await shared.put(key, "x" * random.randrange(200), 60.0)
+        await shared.add_all({"counter": 1, "counter of " + key: 1}, 60.0)
+
+asyncio.run(write(LocalState(Path(sys.argv[1]))))
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes_breaks_nothing_for_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    shared, counts = LocalState(path), []
+    for _ in range(4):
+        with subprocess.Popen([sys.executable, "-c", WRITE, path], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"begins\n"
+            time.sleep(random.uniform(0.1, 0.2))
+            writer.kill()
+        counts.append(asyncio.run(shared.add("counter", 1, 60.0)))
+    shared.close()
+    assert counts == sorted(set(counts))
+    assert counts[-1] > 100
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
 
 
 def test_only_we_may_read_the_file(make: Callable[..., LocalState], tmp_path: Path) -> None:

@@ -175,6 +175,18 @@ def test_a_server_that_comes_back_is_found_again() -> None:
     assert use(work, f"redis://127.0.0.1:{port}") == [1, "the shared state is out of reach", 1]
 
 
+def test_a_connection_that_the_server_has_closed_meanwhile_costs_no_question(server: Redis) -> None:
+    async def work(shared: RemoteState) -> list[int]:
+        counts = [await counted(shared)]
+        for _ in range(5):
+            server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await asyncio.sleep(0.05)
+            counts.append(await counted(shared))
+        return counts
+
+    assert use(work, server.url) == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_server_that_has_become_a_replica_is_temporary_until_it_leads_again(server: Redis) -> None:
     async def work(shared: RemoteState) -> list[object]:
         server.ask("REPLICAOF", server.host, str(processes.free_port()))
