@@ -75,9 +75,11 @@ def _refusal(said: str) -> Unfit:
 
 def _temporary(error: DBAPIError | sqlite3.Error) -> Temporary:
     cause = error.orig if isinstance(error, DBAPIError) else error
-    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest is detail
+    whole = getattr(cause, "sqlite_errorcode", 0)
+    code = whole & 0xFF  # the primary code; the rest is detail
     state = sqlstate(error)
-    if code == sqlite3.SQLITE_FULL or state == _DISK_FULL:
+    # SHMSIZE: no room for the index of the log, the first thing that is made when the store is opened
+    if code == sqlite3.SQLITE_FULL or whole == sqlite3.SQLITE_IOERR_SHMSIZE or state == _DISK_FULL:
         return StorageFull("the store is full")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or state in _LOCKED:
         return Temporary("the store is locked")

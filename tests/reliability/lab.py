@@ -44,6 +44,11 @@ class Disk:
             while left > 0:
                 left -= file.write(bytes(min(left, 1 << 16)))
 
+    def fill_again(self) -> None:
+        """Take what somebody has given back since `fill`, while the disk is to be full."""
+        if self._filler.exists():
+            self.fill()
+
     def make_room(self) -> None:
         self._filler.unlink(missing_ok=True)
 
