@@ -50,13 +50,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """A list and what being on it counts; where `answers` are given, those alone count, and as much as they say."""
+    """A list and what being on it counts; where `answers` are given, those alone count, and as much as they say.
+
+    `tested` says that 127.0.0.2 is on it and 127.0.0.1 is not, as RFC 5782 5 demands of lists that work.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     zone: str
     weight: float = 0.0
     answers: tuple[Answer, ...] = ()
+    tested: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class _Watched:
     def __init__(self, one: List, settings: Settings, clock: Callable[[], float]) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})+\.?", one.zone) or len(one.zone) > 180:
             raise ValueError(f"{one.zone!r} is no zone: it is written like zen.spamhaus.org")
-        self.zone, self._weight = one.zone.rstrip("."), one.weight
+        self.zone, self.tested, self._weight = one.zone.rstrip("."), one.tested, one.weight
         self._answers = [(_pattern(answer.code), answer) for answer in one.answers]
         self._named = {answer.code for answer in one.answers}
         self.breaker = _Breaker(settings, clock)
@@ -233,15 +237,23 @@ class Filter:
     async def _look(self, one: _Watched, name: str) -> _Listing:
         question = f"{name}.{one.zone}"
         addresses = await self._dns.a(question)
-        if not addresses:
-            return _Listing(one.zone)
         meanings = [one.meaning(address) for address in addresses]
-        everybody, text = await asyncio.gather(self._dns.a(f"1.0.0.127.{one.zone}"), self._text(question))
-        if everybody:  # RFC 5782 5: 127.0.0.1 is on no list that works
-            raise _Unusable("lists everybody, so it says nothing")
+        if not addresses:
+            await self._demand_test(one, listed=False)
+            return _Listing(one.zone)
+        _, text = await asyncio.gather(self._demand_test(one, listed=True), self._text(question))
         weight = max((weight for _, weight in meanings), key=abs)
         facts = (f"A {question}: {', '.join(addresses[:10])}", *(f"TXT {question}: {line}" for line in text))
         return _Listing(one.zone, weight, tuple(dict.fromkeys(name for name, _ in meanings if name)), facts)
+
+    async def _demand_test(self, one: _Watched, *, listed: bool) -> None:
+        """Ask for the test address that must not be there where the peer is *listed*, and must be where it is not."""
+        if not one.tested:
+            return
+        if listed and await self._dns.a(f"1.0.0.127.{one.zone}"):
+            raise _Unusable("lists everybody, so it says nothing")
+        if not listed and not await self._dns.a(f"2.0.0.127.{one.zone}"):
+            raise _Unusable("does not even list its test address: it is dead, or does not serve our resolver")
 
     async def _text(self, question: str) -> list[str]:
         """What the list says of the listing; for people only, so it may be missing."""

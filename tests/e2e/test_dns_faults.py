@@ -65,6 +65,7 @@ error = "defer"
 @pytest.fixture(scope="module")
 def names() -> Iterator[HostileDns]:
     records = {(f"{name}.test", "TXT"): ["v=spf1 ip4:127.0.0.0/8 -all"] for name in (*FAULTS, *HARMLESS, "honest")}
+    records |= {(f"2.0.0.127.{zone}.test", "A"): ["127.0.0.2"] for zone in ("bl", "other")}
     records |= {("9.9.0.127.bl.test", "A"): ["127.0.0.2"], ("9.9.0.127.bl.test", "TXT"): ["go\r\n250 away"]}
     with hostile_dns.run(records, ttl=0) as running:
         yield running

@@ -21,11 +21,17 @@ KINDS = Settings(
 ONE = Settings(lists=(List("bad.test", 2.0),))
 
 
+ALIVE: dict[str, Any] = {
+    f"2.0.0.127.{zone}": ("127.0.0.2",)
+    for zone in ("bad.test", "worse.test", "good.test", "kinds.test", *(one.zone for one in Settings().lists))
+}
+
+
 class FakeDns:
     """A DNS of A and TXT records by name, that counts what it is asked; a `Temporary` in their place is raised."""
 
     def __init__(self, *answers: Mapping[str, Any], delay: float = 0.0) -> None:
-        self.records = {name: found for one in answers for name, found in one.items()}
+        self.records = ALIVE | {name: found for one in answers for name, found in one.items()}
         self.texts: dict[str, Any] = {}
         self.delay, self.asked = delay, list[str]()
 
@@ -75,16 +81,18 @@ def only(dns: Any, settings: Settings = PLAIN, mail_: Mail | None = None) -> Fin
 # --- what is asked, and about whom ---------------------------------------------------------------------------------
 
 
-def test_a_peer_on_no_list_costs_one_question_for_each_list_and_is_no_finding() -> None:
+def test_a_peer_on_no_list_costs_two_questions_for_each_list_and_is_no_finding() -> None:
+    """The second one is for the test address, and so the same for every peer: the resolver knows its answer."""
     dns = FakeDns()
     assert findings(dns) == []
-    assert dns.asked == [f"1.2.0.192.{zone}" for zone in ("bad.test", "worse.test", "good.test")]
+    zones = ("bad.test", "worse.test", "good.test")
+    assert sorted(dns.asked) == sorted(f"{name}.{zone}" for zone in zones for name in ("1.2.0.192", "2.0.0.127"))
 
 
 def test_ipv6_is_asked_by_nibbles() -> None:
     dns = FakeDns()
     findings(dns, ONE, mail("2001:db8::a1"))
-    assert dns.asked == ["1.a.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bad.test"]
+    assert dns.asked[:1] == ["1.a.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bad.test"]
 
 
 def test_a_mapped_address_is_asked_about_as_ipv4() -> None:
@@ -105,7 +113,9 @@ def test_users_own_hosts_and_private_addresses_are_never_asked_about() -> None:
 
 def test_all_lists_are_asked_at_once() -> None:
     began = time.monotonic()
-    findings(FakeDns(delay=0.1), Settings(lists=tuple(List(f"l{number}.test", 1.0) for number in range(20))))
+    findings(
+        FakeDns(delay=0.1), Settings(lists=tuple(List(f"l{number}.test", 1.0, tested=False) for number in range(20)))
+    )
     assert time.monotonic() - began < 1.0
 
 
@@ -168,7 +178,7 @@ def test_a_text_is_asked_for_only_where_the_peer_is_listed() -> None:
     dns = FakeDns()
     dns.texts = {"1.2.0.192.bad.test": [b"why"]}
     assert findings(dns, ONE) == []
-    assert dns.asked == ["1.2.0.192.bad.test"]
+    assert dns.asked == ["1.2.0.192.bad.test", "2.0.0.127.bad.test"]
 
 
 # --- what is no answer ---------------------------------------------------------------------------------------------
@@ -209,6 +219,20 @@ def test_a_list_that_lists_everybody_is_not_believed() -> None:
     assert [one.code for one in found] == ["listed", "error"]
     assert found[1].detail == "bad.test lists everybody, so it says nothing"
     assert "bad.test" not in found[0].detail
+
+
+def test_a_list_that_does_not_even_list_its_test_address_says_nothing() -> None:
+    found = findings(FakeDns({"2.0.0.127.bad.test": ()}, listed("worse.test")))
+    assert [one.code for one in found] == ["listed", "error"]
+    assert found[1].detail.startswith("bad.test does not even list its test address")
+
+
+def test_a_list_of_our_own_may_do_without_test_addresses() -> None:
+    own = Settings(lists=(List("own.test", 2.0, tested=False),))
+    dns = FakeDns(listed("own.test"))
+    assert only(dns, own).code == "listed"
+    assert findings(dns, own, mail("192.0.2.2")) == []
+    assert not any("0.0.127" in name for name in dns.asked)
 
 
 def test_a_list_of_which_nobody_can_tell_whether_it_lists_everybody_is_an_error() -> None:
@@ -268,7 +292,7 @@ def test_a_list_that_fails_again_and_again_is_left_out_and_said_to_be() -> None:
     here.dns.asked.clear()
     assert here.codes() == ["left_out"]
     assert here.found[0].detail == "bad.test is left out for another 300 s: it could not be asked (SERVFAIL)"
-    assert here.dns.asked == ["1.2.0.192.worse.test", "1.2.0.192.good.test"]
+    assert {name.partition(".test")[0].rpartition(".")[2] for name in here.dns.asked} == {"worse", "good"}
 
 
 def test_one_answer_in_between_keeps_a_list_in() -> None:
@@ -276,7 +300,7 @@ def test_one_answer_in_between_keeps_a_list_in() -> None:
     for _ in range(5):
         here.fails("bad.test")
         assert [here.codes() for _ in range(2)] == [["error"]] * 2
-        here.dns.records.clear()
+        here.dns.records = dict(ALIVE)
         assert here.codes() == []
 
 
@@ -291,7 +315,7 @@ def test_after_the_pause_one_peer_tries_and_an_answer_brings_the_list_back() -> 
     assert here.codes() == ["error"], "still dead"
     assert here.codes() == ["left_out"]
     here.clock.now += 300.0
-    here.dns.records.clear()
+    here.dns.records = dict(ALIVE)
     assert [here.codes(), here.codes()] == [[], []]
 
 
@@ -327,7 +351,7 @@ def test_a_trial_that_was_given_up_does_not_leave_the_list_out_for_ever() -> Non
 
     asyncio.run(give_up())
     here.dns.delay = 0.0
-    here.dns.records.clear()
+    here.dns.records = dict(ALIVE)
     assert here.codes() == ["left_out", "error"]
     here.clock.now += 4.0
     assert here.codes() == []
@@ -397,6 +421,8 @@ def test_two_shipped_lists_that_agree_are_strong_and_a_good_name_speaks_for_a_pe
 
 def test_real_dns_gives_the_same_findings() -> None:
     records = {
+        ("2.0.0.127.bad.test", "A"): ["127.0.0.2"],
+        ("2.0.0.127.good.test", "A"): ["127.0.0.2"],
         ("1.2.0.192.bad.test", "A"): ["127.0.0.2"],
         ("1.2.0.192.bad.test", "TXT"): ["caught by a trap"],
         ("1.a.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bad.test", "A"): ["127.0.0.2"],
@@ -426,5 +452,5 @@ def test_answers_from_the_cache_cost_little() -> None:
             assert await filter_.check(mail(), {}) == []
         return (time.process_time() - began) / 500
 
-    with peer.run({}) as unbound:
+    with peer.run({(name, "A"): ["127.0.0.2"] for name in ALIVE}) as unbound:
         assert asyncio.run(cost(f"127.0.0.1:{unbound.port}")) < 0.0005
