@@ -227,12 +227,10 @@ class Authenticator:
 
 
 def _find(conn: Connection, name: str) -> tuple[str, str] | None:
-    """Login and hash of the account whose login name or address *name* is."""
-    for login in (name, _owner(conn, address_name(name))):
-        stored = _password_hash(conn, login)
-        if stored is not None:
-            return login, stored
-    return None
+    """Login and hash of the account whose login name or address *name* is, by the same steps whether there is one."""
+    logins = (name, _owner(conn, address_name(name)))
+    hashes = [_password_hash(conn, login) for login in logins]
+    return next(((login, stored) for login, stored in zip(logins, hashes, strict=True) if stored is not None), None)
 
 
 def _matches(stored: str, password: str) -> bool:
