@@ -13,7 +13,7 @@ from tests.e2e import gateway as gateways
 from tests.e2e.gateway import Gateway
 from tests.peers import processes
 from tests.peers.certificates import Certificate
-from tests.reliability import account, ledger, sink
+from tests.reliability import account, family, ledger, sink
 from tests.reliability.ledger import Book, Incident, Report
 from tests.reliability.sender import Sender
 from tests.reliability.sink import Sink
@@ -64,7 +64,7 @@ class Trial:
         old = self.gateway
         pids = _announced(old)
         old.process.popen.wait(30)
-        processes.wait_until(lambda: not any(map(runs, pids)), 40, "the processes to end by themselves")
+        processes.wait_until(lambda: not any(map(family.runs, pids)), 40, "the processes to end by themselves")
         self.gateway = self.starts.enter_context(_started(old, self.orders))
 
     # ---- To account for it ----------------------------------------------------------------------------------------
@@ -112,15 +112,6 @@ def _return_path(raw: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def runs(pid: int) -> bool:
-    """Whether process *pid* is alive, and no mere corpse."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
 def _announced(gateway: Gateway) -> list[int]:
     return [gateway.wait_pid(role) for role in gateways.ROLES]
 
@@ -138,7 +129,7 @@ def every_kind(number: int) -> ledger.Mail:
 _to_ours_and_others = ledger.mixed(RELAYED, [gateways.address(user) for user in PEOPLE])
 
 
-def _moody() -> sink.Script:
+def moody() -> sink.Script:
     """Defers each recipient of `DEFERRING` twice, refuses those of `REFUSING`."""
     tries: dict[str, int] = {}
 
@@ -178,7 +169,7 @@ def trial(
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Trial]:
     """A gateway that filters as it does by default, clamd aside. It may be killed, and heeds failpoints."""
-    with sink.running(_moody()) as taker, processes.workspace("orders") as orders:
+    with sink.running(moody()) as taker, processes.workspace("orders") as orders:
         defaults = {
             "routes": routes(taker.port),
             "queue": gateways.shipped("queue", **QUEUE),
