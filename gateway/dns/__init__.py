@@ -39,7 +39,7 @@ MAX_NEGATIVE_TTL = 300.0
 CACHE_SIZE = 16 << 20
 """Octets of all answers kept, reckoned generously."""
 
-CONCURRENT = 256
+CONCURRENT = 1024
 """Questions under way at the same time; others wait, inside their own deadline."""
 
 AGAIN = 0.1

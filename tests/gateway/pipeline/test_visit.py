@@ -11,6 +11,7 @@ from gateway.pipeline.outcome import Kind
 from gateway.pipeline.policy import Policies, Policy, Rule
 from gateway.pipeline.visit import Visit
 from gateway.stages import Routes, Stages
+from tests.gateway.smtp.conversation import Intake, listener, serving
 
 WORLD = Session(ip_address("192.0.2.1"), helo="peer.example")
 ROUTES = Routes.model_validate(
@@ -189,3 +190,26 @@ def test_at_rcpt_the_filters_see_the_recipients_so_far_and_only_the_last_is_refu
     assert heard == [["a@i"], ["a@i", "b@i"], ["a@i", "b@i", "bad"], ["a@i", "b@i", "c@i"]]
     assert taken == ["a@in.example", "b@in.example", "c@in.example"]
     assert [row.recipient.address for row in recorded] == ["bad@in.example"]
+
+
+class Counting(Intake):
+    closed = 0
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize("says", [b"", b"QUIT\r\n", b"EHLO x.example\r\nMAIL FROM:<a@b.example>\r\n"])
+def test_the_edge_closes_the_visit_however_the_session_ends(tmp_path, says):
+    async def dialog():
+        intake = Counting()
+        async with serving(intake, listener(), tmp_path) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await reader.readline()
+            writer.write(says)
+            await writer.drain()
+            writer.transport.abort()
+            while not intake.closed:
+                await asyncio.sleep(0.01)
+
+    run(dialog())
