@@ -327,6 +327,36 @@ def test_one_address_has_so_many_sessions(serve, connect, quick):
     connect(server.port)
 
 
+def test_one_network_has_so_many_sessions(serve, connect, quick):
+    server = serve(limits=but(quick, connections_per_network=1))
+    connect(server.port)
+    assert connect(server.port, greeted=False).rest().startswith(b"-ERR [SYS/TEMP] too many sessions")
+
+
+def test_who_does_not_shake_hands_is_counted_and_let_go(serve, connect, quick):
+    server = serve("implicit", limits=but(quick, connections=1, handshake_timeout=0.2))
+    first = connect(server.port, greeted=False)
+    wait_until(lambda: server.service.gate.lobby.crowd.size == 1, 5, "the first to be counted")
+    assert connect(server.port, greeted=False).rest() == b""
+    assert first.rest() == b""
+    wait_until(lambda: not server.service.gate.lobby.crowd.size, 5, "the first to be let go")
+
+
+def test_behind_a_proxy_the_peer_is_who_the_proxy_says(serve, connect):
+    server = serve(proxies=["127.0.0.0/8"], cleartext=True)
+    client = connect(server.port, greeted=False)
+    client.send(b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 110\r\nUSER alice\r\n")
+    assert client.line().startswith(b"+OK Gatepost")
+    assert client.line() == b"-ERR start TLS first\r\n"  # only loopback may log in without it
+    (session,) = server.service._sessions.values()
+    assert str(session.peer) == "192.0.2.1"
+
+
+def test_who_is_no_proxy_is_turned_away(serve, connect):
+    client = connect(serve(proxies=["192.0.2.0/24"]).port, greeted=False)
+    assert client.rest() == b"-ERR [SYS/PERM] your network may not use this service\r\n"
+
+
 def test_listeners_share_a_gate(serve, connect, quick, tmp_path):
     gate = Gate(but(quick, connections=1), Backoff(LocalState(tmp_path / "state.db"), Logins))
     one, other = serve(gate=gate), serve(gate=gate)

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.model import Envelope, ListenerKind, Recipient
 from gateway.smtp import connection, session, spool
-from gateway.stages import Edge
+from gateway.stages import Edge, Logins
 from tests.gateway.smtp.conversation import DEADLINE, Intake, listener, server_context, serving, trusting_context
 
 EHLO = b"EHLO client.example\r\n"
@@ -20,8 +20,8 @@ def run(play):
 
 
 @contextlib.asynccontextmanager
-async def client(port, *, limit=1 << 16):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
+async def client(port, *, limit=1 << 16, **how):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit, **how)
     try:
         yield reader, writer
     finally:
@@ -354,5 +354,149 @@ def test_strange_words_leave_nothing_behind(tmp_path):
                 word = "".join(chr(65 + int(digit)) for digit in str(number))
                 await ask(reader, writer, f"X{word}\r\n".encode(), "500 5.5.1")
         assert len(session.Session.command_size_limits) == 0
+
+    run(play())
+
+
+AUTH_WRONG = b"AUTH PLAIN AGFsaWNlAHdyb25n\r\n"
+AUTH_RIGHT = b"AUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n"
+
+
+def test_guesses_count_across_sessions_and_then_no_password_is_looked_at(tmp_path):
+    async def play():
+        intake = Intake(logins=Logins(delay=0.0, free_per_user=2))
+        context = server_context(tmp_path)
+        at = listener("submission", "implicit")
+        async with serving(intake, at, tmp_path, context) as port:
+            for said, code in ((AUTH_WRONG, "535"), (AUTH_WRONG, "535"), (AUTH_RIGHT, "454 4.7.0 Too many failed")):
+                async with client(port, ssl=trusting_context()) as (reader, writer):
+                    await ask(reader, writer, b"", "220")
+                    await ask(reader, writer, EHLO, "250")
+                    await ask(reader, writer, said, code)
+        assert [password for _, password in intake.asked] == ["wrong"] * 2
+
+    run(play())
+
+
+def test_who_is_held_back_again_and_again_is_sent_away(tmp_path):
+    async def play():
+        intake = Intake(Edge(auth_failures=3), logins=Logins(delay=0.0, free_per_user=1))
+        context = server_context(tmp_path)
+        async with (
+            serving(intake, listener("submission", "implicit"), tmp_path, context) as port,
+            client(port, ssl=trusting_context()) as (reader, writer),
+        ):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, EHLO, "250")
+            await ask(reader, writer, AUTH_WRONG, "535")
+            await ask(reader, writer, AUTH_RIGHT, "454")
+            await ask(reader, writer, AUTH_RIGHT, "421 4.7.0")
+            assert await reader.read() == b""
+
+    run(play())
+
+
+def test_a_wrong_password_is_answered_no_sooner_than_the_policy_says(tmp_path):
+    async def play():
+        intake = Intake(logins=Logins(delay=0.2))
+        context = server_context(tmp_path)
+        async with (
+            serving(intake, listener("submission", "implicit"), tmp_path, context) as port,
+            client(port, ssl=trusting_context()) as (reader, writer),
+        ):
+            await ask(reader, writer, b"", "220")
+            await ask(reader, writer, EHLO, "250")
+            began = asyncio.get_running_loop().time()
+            await ask(reader, writer, AUTH_WRONG, "535")
+            assert asyncio.get_running_loop().time() - began >= 0.2
+
+    run(play())
+
+
+def test_who_has_waited_for_the_greeting_once_need_not_wait_again(tmp_path):
+    async def play():
+        intake = Intake(Edge(greeting_delay=0.1, greeting_exempt=()))
+        loop = asyncio.get_running_loop()
+        async with serving(intake, listener(), tmp_path) as port:
+            waited = []
+            for _ in range(2):
+                began = loop.time()
+                async with client(port) as (reader, writer):
+                    await ask(reader, writer, b"", "220")
+                waited.append(loop.time() - began)
+        assert waited[0] >= 0.1 > waited[1]
+
+    run(play())
+
+
+def test_who_has_waited_once_still_must_not_speak_before_the_greeting(tmp_path):
+    async def play():
+        intake = Intake(Edge(greeting_delay=0.05, greeting_exempt=()))
+        async with serving(intake, listener(), tmp_path) as port:
+            async with client(port) as (reader, writer):
+                await ask(reader, writer, b"", "220")
+            intake.pause = 0.1
+            async with client(port) as (reader, writer):
+                await ask(reader, writer, EHLO, "554 5.5.0")
+
+    run(play())
+
+
+def test_a_talker_is_no_better_known_afterwards(tmp_path):
+    async def play():
+        intake = Intake(Edge(greeting_delay=5.0, greeting_exempt=()))
+        async with serving(intake, listener(), tmp_path) as port:
+            for _ in range(2):
+                async with client(port) as (reader, writer):
+                    await ask(reader, writer, EHLO, "554 5.5.0")
+        assert not intake.state.kept
+
+    run(play())
+
+
+def test_where_nobody_can_be_remembered_everybody_waits(tmp_path):
+    async def play():
+        intake = Intake(Edge(greeting_delay=0.05, greeting_exempt=()))
+        intake.state.gone = True
+        loop = asyncio.get_running_loop()
+        async with serving(intake, listener(), tmp_path) as port:
+            for _ in range(2):
+                began = loop.time()
+                async with client(port) as (reader, writer):
+                    await ask(reader, writer, b"", "220")
+                assert loop.time() - began >= 0.05
+
+    run(play())
+
+
+def test_connections_beyond_the_limit_of_one_network_are_sent_away(tmp_path):
+    async def play():
+        intake = Intake(Edge(connections_per_network=1))
+        async with (
+            serving(intake, listener(), tmp_path) as port,
+            client(port) as (first, _),
+            client(port, local_addr=("127.0.0.2", 0)) as (second, _),
+            client(port, local_addr=("127.0.1.1", 0)) as (third, _),
+        ):
+            assert (await first.readline()).startswith(b"220")
+            assert (await second.read()) == b"421 4.7.0 Too many connections from your network, try again later\r\n"
+            assert (await third.readline()).startswith(b"220")
+
+    run(play())
+
+
+def test_commands_by_the_thousand_leave_room_for_others(tmp_path):
+    async def play():
+        async with (
+            serving(Intake(Edge(commands=10**6)), listener(), tmp_path) as port,
+            client(port) as (_, many),
+            client(port) as (reader, writer),
+        ):
+            await ask(reader, writer, b"", "220")
+            many.write(b"NOOP\r\n" * 50000)
+            await many.drain()
+            for _ in range(5):
+                await ask(reader, writer, b"NOOP\r\n", "250")
+            assert any(not one._reader.is_empty for one in connection.connections())
 
     run(play())
