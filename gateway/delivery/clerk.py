@@ -45,6 +45,7 @@ class Wish:
     busy: frozenset[str] = frozenset()
     since: float = 0.0
     suspects: bool = True
+    horizon: float = queue.HORIZON
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ def _turn(conn: Connection, outcomes: Sequence[Outcome], wish: Wish | None, now:
         wish.busy,
         since=wish.since,
         suspects=wish.suspects,
+        horizon=wish.horizon,
     )
     return Turn(entered, claimed, _bodies(conn, claimed))
 

@@ -26,7 +26,7 @@ from gateway.delivery.notices import Intake, Notices
 from gateway.delivery.paths import Paths
 from gateway.delivery.pool import Pool
 from gateway.delivery.reply import Reply
-from gateway.delivery.schedule import Step, step
+from gateway.delivery.schedule import Step, horizon, step
 from gateway.delivery.transaction import Result
 from gateway.model import Delivery, Dns, State, Temporary
 from gateway.stages import Stages
@@ -205,7 +205,8 @@ class Runner:
             return None
         since = 0.0 if self._due or not busy else self._now() - LATE - policy.poll
         owner, limit = f"{self.owner}/{next(self._claims)}", min(policy.concurrency, room)
-        return Wish(owner, limit, policy.lease, busy, since, suspects=self._suspect not in self._held)
+        suspects = self._suspect not in self._held
+        return Wish(owner, limit, policy.lease, busy, since, suspects, horizon(policy))
 
     def _claimed(self, wish: Wish, turn: Turn) -> None:
         """Put what we have claimed into the lines, and begin."""

@@ -40,6 +40,11 @@ def step(delivery: Delivery, result: Result, policy: Queue, now: float, chance: 
     return Step(State.QUEUED, reply, due, wanted(delivery, Notice.DELAYED) if late else None)
 
 
+def horizon(policy: Queue) -> float:
+    """Seconds from now beyond which nothing is ever planned: what is, comes from a clock that was wrong."""
+    return max(policy.retry_every, *policy.first_retries, 0.0) * (1 + SPREAD) + 60.0
+
+
 def _wait(attempts: int, policy: Queue) -> float:
     """Seconds to the next attempt after *attempts* earlier ones and this one."""
     first = policy.first_retries

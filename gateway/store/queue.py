@@ -160,13 +160,16 @@ def claim(
     *,
     since: float = 0.0,
     suspects: bool = True,
+    horizon: float = HORIZON,
 ) -> list[Delivery]:
     """Lease to *owner*, for *lease* seconds, up to *limit* due deliveries to other destinations than the *busy* ones.
+
+    What is planned for later than *horizon* seconds from now is due now: a clock that was wrong has planned it.
 
     Those that are due longest come first; of those that became due before *since*, none. Of the `SUSPECT` ones there is
     one at most, and none without *suspects*; what has proved to be `POISON` is held.
     """
-    _PULL_BACK.run(conn, {"next_attempt": now, "horizon": now + HORIZON})
+    _PULL_BACK.run(conn, {"next_attempt": now, "horizon": now + horizon})
     words: dict[str, Any] = {f"busy{n}": name for n, name in enumerate(_padded(busy))}
     words |= {"now": now, "since": since, "most": limit, "claims": _ALL if suspects else SUSPECT}
     found = _rows(_due(len(_padded(busy))), conn, words)

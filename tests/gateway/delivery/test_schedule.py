@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.delivery.reply import Reply
-from gateway.delivery.schedule import Step, step, wanted
+from gateway.delivery.schedule import Step, horizon, step, wanted
 from gateway.delivery.transaction import Result
 from gateway.model import Delivery, Notice, Recipient, State
 from gateway.stages import Queue
@@ -53,6 +53,13 @@ def test_a_permanent_refusal_fails_at_once() -> None:
 
 def test_a_host_that_refuses_the_conversation_does_not_fail_the_mail() -> None:
     assert after(BOB, replace(NEVER, elsewhere=True), 0.0).state is State.QUEUED
+
+
+@pytest.mark.parametrize("attempts", range(8))
+def test_nothing_is_planned_beyond_the_horizon(attempts: int) -> None:
+    policy = Queue(first_retries=(600.0, 7200.0), retry_every=1800.0)
+    planned = step(replace(BOB, attempts=attempts), LATER, policy, 1000.0, 1.0).next_attempt
+    assert 1000.0 < planned < 1000.0 + horizon(policy)
 
 
 def test_a_clock_that_went_back_fails_nothing() -> None:

@@ -164,6 +164,14 @@ def test_a_retry_planned_by_a_wrong_clock_is_due_at_once(put, change, look, now)
     assert claim(change, now - 3600) == [delivery.id]
 
 
+def test_what_was_planned_while_the_clock_was_a_day_ahead_is_not_put_off_for_a_day(put, change, now):
+    delivery = put()
+    ahead = now + 86400.0
+    assert claim(change, ahead) == [delivery.id]
+    change(queue.retry, delivery.id, "me", "451", ahead, ahead + 1800.0)
+    assert [one.id for one in change(queue.claim, "me", 10, now, LEASE, horizon=1800.0)] == [delivery.id]
+
+
 def test_a_lease_from_a_wrong_clock_holds_nobody_up(put, change, now):
     delivery = put()
     claim(change, now + 1e6)
