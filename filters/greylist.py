@@ -22,8 +22,6 @@ PRIVATE = (
 )  # fmt: skip
 """Networks in which no stranger can be."""
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
 BETWEEN_SUCCESSES = 3600.0
 """Seconds of which only one mail counts as a success of its network: many at once prove no more than one."""
 
@@ -89,9 +87,7 @@ class Filter:
     def _why(self, mail: Mail, found: Found) -> list[str]:
         """What makes *mail* wait; empty where nothing does."""
         settings = self._settings
-        if mail.session.direction is not Direction.INBOUND or any(
-            _plain(mail.session.peer) in one for one in self._own
-        ):
+        if mail.session.direction is not Direction.INBOUND or any(mail.session.peer in one for one in self._own):
             return []
         if not mail.envelope.sender and not settings.null_sender:
             return []
@@ -101,7 +97,7 @@ class Filter:
         return ["everybody"] if settings.everybody else list(_matching(seen, settings.suspects))
 
     def _network(self, mail: Mail) -> str:
-        peer = _plain(mail.session.peer)
+        peer = mail.session.peer
         is_old = isinstance(peer, ipaddress.IPv4Address)
         bits = self._settings.ipv4_network if is_old else self._settings.ipv6_network
         return str(ipaddress.ip_network((peer, bits), strict=False))
@@ -133,11 +129,6 @@ class Filter:
             return
         if await self._state.add(f"greylist:passed:{network}", 1, settings.allow_for) >= settings.successes:
             await self._state.put(f"greylist:known:{network}", f"{self._clock():.0f}", settings.allow_for)
-
-
-def _plain(peer: _Address) -> _Address:
-    """*peer* as the IPv4 address that it is behind a socket for both kinds."""
-    return (peer.ipv4_mapped or peer) if isinstance(peer, ipaddress.IPv6Address) else peer
 
 
 def _matching(seen: Sequence[str], patterns: Sequence[str]) -> Iterator[str]:

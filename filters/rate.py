@@ -104,7 +104,7 @@ class Filter:
         elif session.direction is Direction.OUTBOUND:
             yield _Limit("host", str(session.peer), "messages", settings.host_messages, begins)
             yield _Limit("host", str(session.peer), "recipients", settings.host_recipients)
-        elif not any(_plain(session.peer) in network for network in self._own):
+        elif not any(session.peer in network for network in self._own):
             yield from self._limits_of_strangers(mail, begins)
 
     def _limits_of_strangers(self, mail: Mail, begins: int) -> Iterator[_Limit]:
@@ -121,7 +121,7 @@ class Filter:
 
     def _places(self, mail: Mail) -> tuple[str, str]:
         """The peer's address and network. Who has one IPv6 address has all of its /64."""
-        peer = _plain(mail.session.peer)
+        peer = mail.session.peer
         if isinstance(peer, ipaddress.IPv4Address):
             return str(peer), _network(peer, self._settings.ipv4_network)
         return _network(peer, 64), _network(peer, self._settings.ipv6_network)
@@ -151,11 +151,6 @@ class Filter:
 
 def _key(limit: _Limit, window: int) -> str:
     return f"rate:{limit.code}:{limit.unit}:{limit.subject}:{window}"
-
-
-def _plain(peer: _Address) -> _Address:
-    """*peer* as the IPv4 address that it is behind a socket for both kinds."""
-    return (peer.ipv4_mapped or peer) if isinstance(peer, ipaddress.IPv6Address) else peer
 
 
 def _network(address: _Address, bits: int) -> str:
