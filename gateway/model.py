@@ -94,8 +94,8 @@ class Notice(StrEnum):
 class Session:
     """Who is talking to us, and how far they have proved it.
 
-    `peer` is never IPv4 within IPv6. `tls` names the protocol version ("TLSv1.3"), or is empty. `user` is the login name
-    after AUTH.
+    `peer` is never IPv4 within IPv6. `tls` names the protocol version ("TLSv1.3"), or is empty. `user` is the login
+    name after AUTH.
     """
 
     peer: IPv4Address | IPv6Address
