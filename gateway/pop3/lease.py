@@ -47,7 +47,7 @@ class Lease:
         """Whether the maildrop is ours now. After any other outcome, `give_back` undoes a lock that came too late."""
         asked = time.monotonic()
         try:
-            ours = await self._hold(partial(mailbox.lock, is_abandoned=_is_abandoned))
+            ours = await self._hold(partial(mailbox.lock, is_there=_is_there))
         except Temporary:
             self._abandon()
             raise
@@ -107,7 +107,8 @@ class Lease:
             self._keeper.cancel()
 
 
-def _is_abandoned(owner: str) -> bool:
-    """Whether nobody is left behind a lock: its process is dead, or is ours and has no such session."""
-    ours = owner.startswith(f"{owners.myself('pop3')}/")
-    return owner not in _living if ours else owners.is_dead(owner)
+def _is_there(owner: str) -> bool | None:
+    """Whether the session of a holder goes on: known of our own process, and where a process has died."""
+    if owner.startswith(f"{owners.myself('pop3')}/"):
+        return owner in _living
+    return False if owners.is_dead(owner) else None

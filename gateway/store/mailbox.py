@@ -39,11 +39,12 @@ def lock(
     owner: str,
     now: float,
     lease: float,
-    is_abandoned: Callable[[str], bool] = lambda _owner: False,
+    is_there: Callable[[str], bool | None] = lambda _owner: None,
 ) -> bool:
     """Give *owner* the mailbox of *account* for *lease* seconds; False while somebody else has it.
 
-    Who *is_abandoned* does not count. A lease from an implausible future is none.
+    *is_there* says of a holder whether its session goes on, where that is known (else None); only where it is not, the
+    clock decides. A lease from an implausible future is none.
     """
     values = {"owner": owner, "until": now + min(lease, LONGEST_LEASE)}
     holder = conn.execute(
@@ -51,7 +52,8 @@ def lock(
     ).first()
     if holder is None:
         return _entered(conn, {"account": account, **values})
-    if now < holder.until <= now + LONGEST_LEASE and not is_abandoned(holder.owner):
+    there = is_there(holder.owner)
+    if now < holder.until <= now + LONGEST_LEASE if there is None else there:
         return False
     conn.execute(update(_lock).where(*_held_by(account, holder.owner)).values(values))
     return True

@@ -149,6 +149,21 @@ def test_a_login_that_the_store_could_not_grant_keeps_nobody_out(store, losses):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_clock_that_jumps_takes_no_maildrop_from_its_session(store, losses, monkeypatch, days):
+    async def scenario():
+        one, other = (Lease(store, "alice", 60, losses) for _ in range(2))
+        assert await one.take()
+        now = time.time() + days * 86400
+        monkeypatch.setattr(time, "time", lambda: now)
+        assert not await other.take()
+        await one.give_back()
+        assert await other.take()
+        await other.give_back()
+
+    asyncio.run(scenario())
+
+
 OTHER = """
 import sys, time
 from gateway.store import mailbox, owners
