@@ -1,21 +1,22 @@
 """Does clamd know a virus in this mail?
 
-pyclamd streams the mail to clamd; what it makes of the answer is not trusted, for it takes silence and nonsense for
-"clean". Only the two answers that clamd's manual names tell anything here; all else is no answer.
+pyclamd writes what clamd is told; the event loop sends it and reads the answer, for pyclamd itself would wait in a
+thread for each mail, and take silence and nonsense for "clean". Only the two answers that clamd's manual names count.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
 import socket
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO, ClassVar, NamedTuple
+from io import BytesIO
+from typing import BinaryIO, ClassVar, NamedTuple, Self
 
 import pyclamd
 
@@ -34,6 +35,7 @@ CONNECT_TIMEOUT = 3.0
 """Seconds that one clamd may take to accept a connection."""
 
 _FOUND = re.compile(r"stream: (.+) FOUND")
+_TOO_LARGE = "INSTREAM size limit exceeded. ERROR"
 _CODES = (("Heuristics.Limits.Exceeded", "unscanned"), ("Heuristics.Encrypted", "encrypted"))
 
 
@@ -45,7 +47,7 @@ class Settings:
     """Where clamd listens: "unix:PATH" or "ADDRESS:PORT". The next is tried where one cannot tell."""
 
     timeout: float = 60.0
-    """Seconds for one mail, the wait for a thread and all sockets included."""
+    """Seconds for one mail, the wait for its turn and all sockets included."""
 
     threads: int = 4
     """Mails that are scanned at the same time. More than clamd's MaxThreads is of no use."""
@@ -71,7 +73,7 @@ class _Failed(Exception):
 
 
 class Filter:
-    """Asks the first clamd that can tell. The calls of pyclamd block, so they run in threads of our own."""
+    """Asks the first clamd that can tell."""
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset({"clean", "infected", "encrypted", "unscanned"})
@@ -82,149 +84,165 @@ class Filter:
             raise ValueError("antivirus needs at least one thread and one socket")
         self._settings, self._tools = settings, tools
         self._sockets = [_socket(written) for written in settings.sockets]
-        self._threads = ThreadPoolExecutor(settings.threads, "antivirus")
+        self._turns = asyncio.Semaphore(settings.threads)
         self._versions: dict[str, tuple[float, str]] = {}
 
     async def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
         """Exactly one finding: what clamd said. `Temporary` where no clamd could tell."""
-        deadline = time.monotonic() + self._settings.timeout
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._scan, mail, deadline)
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout
         try:
-            async with asyncio.timeout(self._settings.timeout + 1.0):
-                scan = await work
+            async with asyncio.timeout_at(deadline):
+                await self._turns.acquire()
         except TimeoutError:
             raise Temporary(f"clamd had no time within {self._settings.timeout:g} s") from None
-        return [_finding(scan)]
+        try:
+            return [_finding(await self._scan(mail, deadline))]
+        finally:
+            self._turns.release()
 
-    def _scan(self, mail: Mail, deadline: float) -> _Scan:
+    async def _scan(self, mail: Mail, deadline: float) -> _Scan:
         """The answer of the first clamd that can tell."""
         failures = []
         for place in self._sockets:
             try:
-                return self._scan_at(place, mail, deadline)
+                return await self._scan_at(place, mail, deadline)
             except _Failed as failure:
                 failures.append(f"{place.written}: {failure}")
         raise Temporary(f"no clamd could tell ({'; '.join(failures)})")
 
-    def _scan_at(self, place: _Socket, mail: Mail, deadline: float) -> _Scan:
+    async def _scan_at(self, place: _Socket, mail: Mail, deadline: float) -> _Scan:
         with self._tools.open_message(mail) as message:
-            answer = _Clamd(place, deadline).scan(message)
+            answer = await _said(place, deadline, message)
+        if answer == _TOO_LARGE:
+            raise _Failed("the mail is larger than its StreamMaxLength")
         if answer != "stream: OK" and not _FOUND.fullmatch(answer):
             raise _Failed(f"answered {_shown(answer)!r}")
-        return _Scan(answer, self._version(place, deadline))
+        return _Scan(answer, await self._version(place, deadline))
 
-    def _version(self, place: _Socket, deadline: float) -> str:
+    async def _version(self, place: _Socket, deadline: float) -> str:
         """Program and signatures as clamd names them; it may be set up not to tell, which is no fault."""
         at, version = self._versions.get(place.written, (0.0, ""))
         if not version or time.monotonic() - at > VERSION_AGE:
             try:
-                version = _shown(_Clamd(place, deadline).ask("VERSION"))
+                version = _shown(await _said(place, deadline))
             except _Failed:
                 version = "version unknown"
             self._versions[place.written] = (time.monotonic(), version)
         return version
 
 
-class _Clamd(pyclamd.ClamdNetworkSocket):  # type: ignore[misc]  # pyclamd carries no type hints
-    """pyclamd for one command, made to fail closed: one deadline for all, whole answers, and never a guess."""
+async def _said(place: _Socket, deadline: float, message: BinaryIO | None = None) -> str:
+    """What clamd says to *message*, or of its version where there is none; `_Failed` where it says nothing whole."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            with await _Wire.to(place) as wire:
+                return await wire.ask_about(message)
+    except OSError as error:  # TimeoutError is one
+        raise _Failed(_why(error)) from None
 
-    def __init__(self, place: _Socket, deadline: float) -> None:
-        # pyclamd's own __init__ would connect once more, only to see whether it can.
-        self._place, self._deadline, self._answer = place, deadline, ""
 
-    def scan(self, message: BinaryIO) -> str:
-        """clamd's answer to the whole of *message*; `_Failed` where there is none or part was not taken."""
-        try:
-            self.scan_stream(message, CHUNK)
-        except pyclamd.BufferTooLongError:
-            raise _Failed("the mail is larger than its StreamMaxLength") from None
-        except (OSError, ValueError, LookupError) as error:
-            raise _Failed(self._last_word() or _why(error)) from None
-        finally:
-            self._disconnect()
-        return self._answer
+class _Written(Exception):
+    """pyclamd has written all that it has to say, and would wait for the answer now."""
 
-    def ask(self, command: str) -> str:
-        """clamd's answer to a plain *command*."""
-        try:
-            self._init_socket()
-            self._send_command(command)
-            self._recv_response()
-        except OSError as error:
-            raise _Failed(_why(error)) from None
-        finally:
-            self._disconnect()
-        return self._answer
+
+class _Pen(pyclamd.ClamdNetworkSocket):  # type: ignore[misc]  # pyclamd carries no type hints
+    """pyclamd with paper in place of its socket."""
+
+    def __init__(self) -> None:
+        # pyclamd's own __init__ would connect, only to see whether it can.
+        self.clamd_socket, self.written = self, b""
+
+    def send(self, data: bytes) -> None:
+        self.written += data
 
     def _init_socket(self) -> None:
-        self.clamd_socket = _Wire(self._place, self._deadline)
+        """There is none."""
 
     def _recv_response(self) -> str:
-        """The whole answer the first time, then "", by which pyclamd knows that there is no more."""
-        if self._answer:
-            return ""
-        self._answer = self.clamd_socket.line()
-        return self._answer
+        raise _Written
 
-    def _last_word(self) -> str:
-        """What clamd said that made no sense, or before it closed in the middle of the mail (its size limit)."""
-        if self._answer:
-            return f"answered {_shown(self._answer)!r}"
-        with suppress(OSError, AttributeError):
-            return f"closed early with {_shown(self.clamd_socket.line())!r}"
-        return ""
 
-    def _disconnect(self) -> None:
-        with suppress(OSError, AttributeError):  # no attribute where it could not even connect
-            self.clamd_socket.close()
+def _version_command() -> bytes:
+    pen = _Pen()
+    with suppress(_Written):
+        pen.version()
+    return pen.written
+
+
+def _stream_of(octets: bytes) -> bytes:
+    """A whole stream that holds *octets*: the command, their length, the octets, and a length of zero for the end."""
+    pen = _Pen()
+    with suppress(_Written):
+        pen.scan_stream(BytesIO(octets), CHUNK)
+    return pen.written
+
+
+_VERSION = _version_command()
+_END = bytes(4)
+_OPENING = _stream_of(b"").removesuffix(_END)
 
 
 class _Wire:
-    """A connection to clamd that stands in for pyclamd's socket. Every wait ends at the deadline."""
+    """A connection to clamd. Deadlines are the caller's."""
 
-    def __init__(self, place: _Socket, deadline: float) -> None:
-        self._deadline, self._held = deadline, bytearray()
-        self._socket = socket.socket(place.family, socket.SOCK_STREAM)
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    async def to(cls, place: _Socket) -> Self:
+        """Connect to *place*."""
+        wire = cls(socket.socket(place.family, socket.SOCK_STREAM))
         try:
-            self._socket.settimeout(min(CONNECT_TIMEOUT, self._left()))
-            self._socket.connect(place.address)
-        except OSError:
-            self._socket.close()
+            wire._socket.setblocking(False)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await wire._loop.sock_connect(wire._socket, place.address)
+        except BaseException:
+            wire._socket.close()
             raise
+        return wire
 
-    def send(self, data: bytes) -> int:
-        """Send *data* whole. Small pieces wait for the next, so that a length and its chunk go out together."""
-        self._held += data
-        if len(self._held) >= CHUNK:
-            self._flush()
-        return len(data)
+    def __enter__(self) -> Self:
+        return self
 
-    def line(self) -> str:
-        """One line, ended as the n form of commands wants it; OSError where there is none."""
-        self._flush()
-        answer = bytearray()
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    async def ask_about(self, message: BinaryIO | None) -> str:
+        """Send *message*, or ask for the version; the answer. `OSError` where there is none or part was not taken."""
+        try:
+            if message is None:
+                await self._send(_VERSION)
+            else:
+                await self._stream(message)
+        except OSError:
+            with suppress(OSError):  # it may have said why before it closed (its size limit)
+                raise _Failed(f"closed early with {_shown(await self._line())!r}") from None
+            raise
+        return await self._line()
+
+    async def _stream(self, message: BinaryIO) -> None:
+        """The parts of a stream as pyclamd writes them, the end with the last."""
+        waiting = _OPENING
+        while octets := message.read(CHUNK):
+            waiting += _stream_of(octets)[len(_OPENING) : -len(_END)]
+            if len(octets) == CHUNK:
+                await self._send(waiting)
+                waiting = b""
+        await self._send(waiting + _END)
+
+    async def _send(self, octets: bytes) -> None:
+        await self._loop.sock_sendall(self._socket, octets)
+
+    async def _line(self) -> str:
+        """One line, ended as the n form of commands wants it; `OSError` where there is none."""
+        answer = b""
         while not answer.endswith(b"\n"):
-            self._socket.settimeout(self._left())
-            piece = self._socket.recv(MAX_ANSWER)
+            piece = await self._loop.sock_recv(self._socket, MAX_ANSWER)
             answer += piece
             if not piece or len(answer) > MAX_ANSWER:
                 raise ConnectionAbortedError("closed without a whole answer" if not piece else "endless answer")
         return answer.decode("utf-8", "replace").rstrip("\n")
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _flush(self) -> None:
-        held, self._held = self._held, bytearray()
-        if held:
-            self._socket.settimeout(self._left())
-            self._socket.sendall(held)
-
-    def _left(self) -> float:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
 
 
 def _socket(written: str) -> _Socket:
@@ -250,11 +268,10 @@ def _finding(scan: _Scan) -> Finding:
     return Finding(code, re.sub(r"[^A-Za-z0-9._:/()+-]", "?", match[1][:100]), facts=facts)
 
 
-def _why(error: Exception) -> str:
-    cause = error.__context__ if isinstance(error, pyclamd.ConnectionError) else error  # pyclamd hides the reason
-    if isinstance(cause, TimeoutError):
+def _why(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
         return "took too long"
-    return _shown(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
+    return os.strerror(error.errno) if error.errno else _shown(str(error) or type(error).__name__)
 
 
 def _shown(text: str) -> str:

@@ -226,7 +226,7 @@ def test_where_no_socket_can_tell_each_says_why(tmp_path: Path) -> None:
     )
 
 
-def test_mail_waits_for_a_thread_no_longer_than_the_deadline() -> None:
+def test_mail_waits_for_its_turn_no_longer_than_the_deadline() -> None:
     async def scan_three(filter_: Filter) -> list[object]:
         return await asyncio.gather(*(filter_.check(MAIL, {}) for _ in range(3)), return_exceptions=True)
 
