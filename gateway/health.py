@@ -8,7 +8,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +19,8 @@ from sqlalchemy import Connection
 from gateway import clamd, roles, stages, supervisor, terminal, tls
 from gateway import state as shared
 from gateway.config import SHIPPED_POLICIES, Config
-from gateway.model import State, Temporary
-from gateway.pipeline import policy
+from gateway.model import ERROR, Mail, Session, Stage, State, Temporary, Tools
+from gateway.pipeline import inspect, policy
 from gateway.pipeline.policy import Policies
 from gateway.state import LocalState
 from gateway.store import queue
@@ -52,6 +54,9 @@ PATIENCE = 2.0
 PROBE = "status.gatepost.invalid"
 """A name that never exists (RFC 6761 6.4): a working DNS says so."""
 
+NOBODY = Mail("status", Session(ip_address("192.0.2.1")))
+"""From an address that no peer has (RFC 5737): on no list that works."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -68,14 +73,16 @@ Opened = Callable[[Config], AbstractContextManager[Store]]
 def look(config: Config, opened: Opened, dns: Resolver) -> list[Check]:
     """Everything there is to know; *opened* opens the store. Raises `Temporary` where there is none yet."""
     found = [*_processes(config), *_store(config, opened)]
+    names = asyncio.run(_dns(dns))
     try:
         policies = policy.load(config.server.policies, None)
         size = policies.stages.edge.message_size
         found += [*_scanner(config, policies), _policies(config, policies), *_disks(config, size)]
+        found += asyncio.run(_lists(config, dns)) if names.ok else []
     except FaultyFiles as error:
         words = f"{len(error.faults)} faults, so an older set is in force; see gatepost check"
         found.append(Check("policies", ok=False, text=words))
-    return [*found, asyncio.run(_dns(dns)), asyncio.run(_shared(config)), _certificate(config)]
+    return [*found, names, asyncio.run(_shared(config)), _certificate(config)]
 
 
 def runs(config: Config) -> bool:
@@ -189,6 +196,20 @@ async def _dns(dns: Resolver) -> Check:
     took = f"answers in {(time.monotonic() - began) * 1000:.0f} ms"
     silent = await dns.silent()
     return Check("dns", ok=not silent, text=f"{took}, but {', '.join(silent)} is silent" if silent else took)
+
+
+async def _lists(config: Config, dns: Resolver) -> list[Check]:
+    """Which block lists do not serve us, as dnsbl.toml has them: the filter itself is asked about nobody."""
+    state = shared.opened(config)
+    try:
+        tools = Tools(dns, state, config.server.hostname, lambda _: BytesIO())
+        whole = policy.load(config.server.policies, tools)
+        lists = {name: one for name, one in whole.by_name.items() if name == "dnsbl"}
+        found = await inspect.ask(NOBODY, Stage.CONNECT, replace(whole, by_name=lists), {})
+    finally:
+        await state.aclose()
+    faults = {name: [one.detail for one in found.get(name, ()) if one.code == ERROR] for name in lists}
+    return [Check(name, ok=not told, text="; ".join(told) or "the lists answer") for name, told in faults.items()]
 
 
 async def _shared(config: Config) -> Check:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from filters import dnsbl
 from tests.e2e import gateway as gateways
 from tests.e2e.gateway import Gateway
 from tests.peers import dns, postfix, processes
@@ -52,6 +53,7 @@ def names() -> Iterator[Dns]:
         ("honest.example", "TXT"): [f"v=spf1 ip4:{processes.HOST} -all"],
         ("null.example", "MX"): ["0 ."],
     }
+    records |= {(f"2.0.0.127.{one.zone}", "A"): ["127.0.0.2"] for one in dnsbl.Settings().lists}  # they are well
     with dns.run(records) as running:
         yield running
 

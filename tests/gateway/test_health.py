@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from filters import dnsbl
 from gateway import health, roles, state
 from gateway.config import Config, Server
 from gateway.config import State as StatePlace
@@ -180,3 +181,27 @@ def test_a_state_file_is_asked_where_there_is_one_and_not_made(tmp_path):
     (tmp_path / "run" / "state.db").unlink()
     (tmp_path / "run" / "state.db").mkdir()
     assert not asyncio.run(health._shared(config)).ok
+
+
+def test_block_lists_that_do_not_serve_us_are_told_with_their_reasons(tmp_path):
+    lists = "".join(f'[[settings.lists]]\nzone = "{name}.test"\nweight = 1.0\n' for name in ("good", "shy", "dead"))
+    codes = ("strongly_listed", "listed", "weakly_listed", "allowed", "left_out", "error")
+    text = lists + "[actions]\n" + "".join(f"{code} = 0.0\n" for code in codes)
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies/dnsbl.toml").write_text(text)
+    config = Config(server=Server(data=tmp_path, policies=tmp_path / "policies"))
+    records = {(f"2.0.0.127.{name}.test", "A"): ["127.0.0.2"] for name in ("good", "shy")}
+    with hostile_dns.run({**records, ("1.2.0.192.shy.test", "A"): ["127.255.255.254"]}) as server:
+        (check,) = asyncio.run(health._lists(config, Resolver([f"127.0.0.1:{server.port}"], 1.0)))
+    assert (check.name, check.ok) == ("dnsbl", False)
+    assert "shy.test does not answer public resolvers" in check.text
+    assert "dead.test does not even list its test address" in check.text
+    assert "good.test" not in check.text
+
+
+def test_block_lists_that_answer_are_well(tmp_path):
+    zones = [one.zone for one in dnsbl.Settings().lists]
+    with hostile_dns.run({(f"2.0.0.127.{zone}", "A"): ["127.0.0.2"] for zone in zones}) as server:
+        config = Config(server=Server(data=tmp_path))
+        (check,) = asyncio.run(health._lists(config, Resolver([f"127.0.0.1:{server.port}"], 1.0)))
+    assert check == health.Check("dnsbl", ok=True, text="the lists answer")
