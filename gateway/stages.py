@@ -57,6 +57,8 @@ class Edge(Table):
     connections_per_network: Count = 200
     network_ipv4: Annotated[int, Field(ge=8, le=32)] = 24
     network_ipv6: Annotated[int, Field(ge=16, le=64)] = 48
+    crowded: Annotated[int, Field(ge=1, le=100)] = 80
+    crowded_timeout: Wait = 10.0
     strict_turns: bool = True
     greeting_delay: Duration = 3.0
     greeting_pass: Duration = 7 * 86400.0

@@ -87,7 +87,7 @@ def _stock_state() -> dict[str, Any]:
 
 
 class Connection(SMTP, asyncio.BufferedProtocol):
-    """What a session stands on. Subclasses give `welcome` and `obey`, and may let go of things in `forget`.
+    """What a session stands on. Subclasses give `welcome`, `obey` and `patience`, and let go of things in `forget`.
 
     *address* is the peer's; *left* is called when the connection is gone.
     """
@@ -122,6 +122,10 @@ class Connection(SMTP, asyncio.BufferedProtocol):
 
     async def obey(self, verb: str, argument: str | None) -> None:
         """Do what one command line asks."""
+        raise NotImplementedError
+
+    def patience(self) -> tuple[float, Reply]:
+        """How many seconds we wait for a command, and what is said then."""
         raise NotImplementedError
 
     def forget(self) -> None:
@@ -229,8 +233,15 @@ class Connection(SMTP, asyncio.BufferedProtocol):
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """Called by aiosmtpd at the beginning and before each command: the peer is heard, its time begins anew."""
-        self._late = replies.IDLE_TOO_LONG
-        self.allow(min(duration or self.edge.idle_timeout, self._session_end - self.loop.time()))
+        seconds, self._late = self.patience()
+        self.allow(min(duration or seconds, self._session_end - self.loop.time()))
+
+    def hurry(self) -> None:
+        """There is less patience now than there was: it holds for a peer, too, that is awaited already."""
+        seconds, late = self.patience()
+        if self._reader.waiting and self._deadline > self.loop.time() + seconds:
+            self._late = late
+            self.allow(seconds)
 
     def begin_content(self) -> None:
         """From now on the peer is to send content, and not too slowly."""

@@ -30,6 +30,7 @@ from gateway.smtp.data import Chunked, Dotted
 from gateway.smtp.replies import ProtocolError, Reply
 from gateway.smtp.spool import Spool
 from gateway.smtp.transaction import Transaction
+from gateway.stages import Edge
 
 BLOCK = 64 << 10
 SMALL_CHUNK = 1 << 10
@@ -37,6 +38,7 @@ SMALL_CHUNK = 1 << 10
 JUDGEMENT = 600.0
 """Seconds after which no client waits for the reply to the end of data any more (RFC 5321 4.5.3.2.6)."""
 
+_lobby = Lobby()
 _judging: set[asyncio.Task[Outcome]] = set()
 
 _ANSWERS: Mapping[Kind, Reply] = {
@@ -123,6 +125,19 @@ class Session(Connection):
     def _is_out_of_turn(self) -> bool:
         """Whether the peer sent more where it had to wait for our answer (RFC 2920 3.1)."""
         return self.edge.strict_turns and not self._reader.is_empty
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The peer may come in. Where that makes the house nearly full, nobody is to keep us waiting for long."""
+        super().connection_made(transport)
+        if _is_crowded(self.edge):
+            for one in connection.connections():
+                one.hurry()
+
+    def patience(self) -> tuple[float, Reply]:
+        """How many seconds we wait for a command, and what is said then."""
+        if _is_crowded(self.edge):
+            return min(self.edge.crowded_timeout, self.edge.idle_timeout), replies.CROWDED_OUT
+        return self.edge.idle_timeout, replies.IDLE_TOO_LONG
 
     def connection_lost(self, error: Exception | None) -> None:
         """The peer is gone: nothing is asked any more that only the next command would need."""
@@ -435,6 +450,10 @@ class Session(Connection):
         return await asyncio.shield(judging)
 
 
+def _is_crowded(edge: Edge) -> bool:
+    return _lobby.crowd.size * 100 >= edge.connections * edge.crowded
+
+
 async def _judge(question: Awaitable[Outcome], message: BinaryIO) -> Outcome:
     with message:
         async with asyncio.timeout(JUDGEMENT):
@@ -471,7 +490,6 @@ _COMMANDS: Mapping[str, Callable[[Session, str], Awaitable[None]]] = {
 }
 
 
-_lobby = Lobby()
 _REFUSALS: Mapping[Full, str] = {
     Full.PROCESS: str(replies.TOO_MANY_CONNECTIONS),
     Full.ADDRESS: str(replies.TOO_MANY_FROM_PEER),

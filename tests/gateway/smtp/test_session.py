@@ -485,6 +485,33 @@ def test_connections_beyond_the_limit_of_one_network_are_sent_away(tmp_path):
     run(play())
 
 
+def test_where_the_house_is_nearly_full_nobody_keeps_us_waiting(tmp_path):
+    async def play():
+        intake = Intake(Edge(connections=4, crowded=75, crowded_timeout=0.2))
+        async with (
+            serving(intake, listener(), tmp_path) as port,
+            client(port) as (idle, _),
+            client(port) as (reader, writer),
+        ):
+            await ask(reader, writer, b"", "220")
+            assert (await idle.readline()).startswith(b"220")
+            await asyncio.sleep(0.3)  # two of four wait in peace
+            await ask(reader, writer, EHLO, "250")
+            async with client(port) as (third, _):
+                assert (await third.readline()).startswith(b"220")
+                for _ in range(3):
+                    await asyncio.sleep(0.1)
+                    await ask(reader, writer, b"NOOP\r\n", "250")
+                for one in (idle, third):
+                    assert (await one.read()).startswith(b"421 4.3.2 Too many connections to wait")
+            await eventually(lambda: len(connection.connections()) == 1)
+            await ask(reader, writer, b"NOOP\r\n", "250")
+            await asyncio.sleep(0.3)
+            await ask(reader, writer, b"NOOP\r\n", "250")
+
+    run(play())
+
+
 def test_commands_by_the_thousand_leave_room_for_others(tmp_path):
     async def play():
         async with (
