@@ -9,6 +9,7 @@ import subprocess
 import threading
 
 import pytest
+from cryptography import x509
 
 from gateway import tls
 from gateway.config import Config, Server, TlsFiles
@@ -122,6 +123,11 @@ def test_configured_files_are_used_and_their_end_is_known(tmp_path):
     assert tls.certificate_files(named) == (certificate, key)
     left = tls.expires_at(certificate) - datetime.datetime.now(datetime.UTC)
     assert datetime.timedelta(days=800) < left < datetime.timedelta(days=826)
+
+
+def test_a_client_whose_clock_is_a_day_behind_believes_the_certificate_of_the_first_start(tmp_path):
+    made = x509.load_pem_x509_certificate(tls.certificate_files(config(tmp_path))[0].read_bytes())
+    assert made.not_valid_before_utc < datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 
 
 def test_a_transport_that_was_closed_twice_can_be_aborted():
