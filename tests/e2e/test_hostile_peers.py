@@ -4,9 +4,11 @@ import base64
 import smtplib
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from tests.bench import usage
 from tests.e2e import gateway as gateways
 from tests.e2e.gateway import Gateway
 from tests.peers.certificates import Certificate
@@ -18,6 +20,8 @@ pytestmark = pytest.mark.e2e
 
 EACH = 100
 SECONDS = 4.0
+IDLE = 300
+"""Connections, each of which may take 30 KB."""
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +39,18 @@ def test_slow_peers_neither_delay_an_honest_one_nor_stay(own: Gateway) -> None:
     seen = slow.run(own, EACH, SECONDS, pause=0.5)
     assert seen.slowest < 1.0, seen
     assert seen.during - seen.before < 40.0, seen
-    print(seen)
     assert dict(seen.ended) == dict.fromkeys(seen.ended, EACH), seen
+
+
+def test_idle_connections_cost_next_to_nothing(own: Gateway) -> None:
+    usage.settle(own.process.pid)
+    before = usage.memory(own.process.pid)
+    with ExitStack() as stack:
+        for number in range(IDLE):
+            source = (f"127.8.{number // 50}.{number % 50 + 1}", 0)
+            peer = stack.enter_context(socket.create_connection(("127.0.0.1", own.ports["mx"]), 30, source))
+            assert peer.recv(3) == b"220"
+        assert usage.memory(own.process.pid) - before < IDLE * 30 / 1024
 
 
 def test_guesses_over_smtp_and_pop3_count_together_and_hold_back_nobody_elsewhere(own: Gateway) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.smtp import address
 from gateway.smtp.replies import ProtocolError
+from tests.fuzz.effort import examples
 
 WORDS = ["<", ">", "@", ".", '"', "\\", " ", "a", "B", "%", "!", "[", "]", "127.0.0.1", "IPv6:::1", "xn--", "ü", "ß"]
 WORDS += [
@@ -38,7 +39,7 @@ def in_normal_form(mailbox):
     return NORMAL.fullmatch(mailbox) and len(mailbox.rpartition("@")[0].encode()) <= 64
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(TEXTS, st.booleans())
 def test_a_recipient_is_refused_or_normal(text, smtputf8):
     with contextlib.suppress(ProtocolError):
@@ -49,7 +50,7 @@ def test_a_recipient_is_refused_or_normal(text, smtputf8):
         assert again.address == recipient.address
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(TEXTS)
 def test_a_sender_is_refused_or_normal(text):
     with contextlib.suppress(ProtocolError):
@@ -59,7 +60,7 @@ def test_a_sender_is_refused_or_normal(text):
         assert size >= 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(TEXTS)
 def test_a_helo_name_is_refused_or_plain(text):
     with contextlib.suppress(ProtocolError):

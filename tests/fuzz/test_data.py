@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.smtp.data import MAX_LINE, Chunked, Dotted
+from tests.fuzz.effort import examples
 
 LIMIT = 4000
 PIECES = st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"a", b"\r\n.", b"\0", b"b" * 500, b"c" * 997, b"\r\n.\r\n"])
@@ -33,7 +34,7 @@ def content_of_data(stream):
     return b"\r\n".join(line.removeprefix(b".") for line in lines), stream[end + 3 :]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(STREAMS, CUTS)
 def test_data_is_what_the_whole_stream_says_however_it_is_cut(body, cuts):
     stream = body + b"\r\n.\r\nNOOP\r\n"
@@ -50,7 +51,7 @@ def test_data_is_what_the_whole_stream_says_however_it_is_cut(body, cuts):
         assert machine.size == len(content)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(STREAMS, CUTS)
 def test_chunks_are_what_the_whole_stream_says_however_they_are_cut(stream, cuts):
     machine = Chunked(LIMIT, LIMIT)

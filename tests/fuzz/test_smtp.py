@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway import events
 from gateway.smtp.data import MAX_LINE
 from gateway.stages import Edge
+from tests.fuzz.effort import examples
 from tests.gateway.smtp.conversation import DEADLINE, Intake, listener, serving
 
 SAID = [
@@ -62,7 +63,7 @@ async def converse(said, folder):
     return heard, intake.taken
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(BEGUN), st.lists(st.sampled_from(SAID), max_size=20))
 def test_whatever_is_said_the_answers_are_in_form_and_the_mails_are_whole(begun, said):
     failures = []

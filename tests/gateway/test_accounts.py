@@ -261,3 +261,26 @@ def test_accounts_that_stand_may_get_mail_and_one_that_is_gone_may_not(store):
     ask(store, accounts.demand, [])
     with pytest.raises(Temporary):
         ask(store, accounts.demand, ["alice", "bob"])
+
+
+def test_no_more_passwords_are_checked_at_once_than_there_are_threads(store, monkeypatch):
+    lock, now, most = threading.Lock(), [], []
+
+    def check(*_):
+        with lock:
+            now.append(1)
+            most.append(len(now))
+        time.sleep(0.005)
+        with lock:
+            now.pop()
+        return False
+
+    monkeypatch.setattr(accounts, "_matches", check)
+    authenticator = Authenticator(store, threads=2)
+
+    async def run():
+        return await asyncio.gather(*(authenticator.identify(f"user{n}", "x") for n in range(40)))
+
+    assert asyncio.run(run()) == [""] * 40
+    assert max(most) == 2
+    authenticator.close()
