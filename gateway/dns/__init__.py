@@ -53,7 +53,7 @@ class _Useless(Exception):
 
 
 class Resolver:
-    """`gateway.model.Dns` over dnspython.
+    """`gateway.model.Dns`, asked of recursive name servers; dnspython reads their answers.
 
     `servers` are written "192.0.2.1", "192.0.2.1:5353", "2001:db8::1" or "[2001:db8::1]:53"; where there are none,
     /etc/resolv.conf names them. `timeout` is the seconds one question may take, all tries and servers included.
@@ -64,7 +64,7 @@ class Resolver:
         self._timeout, self._try = timeout, min(2.0, timeout / 2.5)  # for one try, so that others are left
         self._cache = Cache(CACHE_SIZE)
         self._asked: dict[Key, asyncio.Task[tuple[Value, ...]]] = {}
-        self._trials: set[asyncio.Task[None]] = set()
+        self._trials: set[asyncio.Task[bool]] = set()
         self._turns = asyncio.Semaphore(CONCURRENT)
 
     async def a(self, name: str) -> Sequence[str]:
@@ -148,7 +148,7 @@ class Resolver:
                 self._begin(self._answers(one, question))
         return sorted(self._servers, key=lambda one: one.silent)
 
-    def _begin(self, trial: Coroutine[Any, Any, Any]) -> None:
+    def _begin(self, trial: Coroutine[Any, Any, bool]) -> None:
         task = asyncio.ensure_future(trial)
         self._trials.add(task)
         task.add_done_callback(self._trials.discard)

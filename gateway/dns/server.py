@@ -28,6 +28,9 @@ MAX_UDP = 1232
 MAX_TCP = 16 << 10
 """Octets of an answer by TCP. To read a longer one would hold up everybody else."""
 
+STRAYS = 100
+"""Datagrams that may come in place of an answer: somebody is guessing, and would keep us from all else."""
+
 TRIAL = 10.0
 """Seconds after which a server that was silent is tried again."""
 
@@ -124,7 +127,7 @@ class Server:
             udp.setblocking(False)
             udp.connect((self._host, self._port))
             udp.send(identity + question.wire)
-            while True:
+            for _ in range(STRAYS):
                 wire = await asyncio.get_running_loop().sock_recv(udp, 4096)
                 if not _is_reply(wire, identity):
                     continue
@@ -132,6 +135,7 @@ class Server:
                     return None
                 if (response := _answer(wire, question)) is not None:
                     return response
+        raise EOFError
 
     async def _by_tcp(self, question: Question) -> Answer:
         identity = secrets.token_bytes(2)

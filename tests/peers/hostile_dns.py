@@ -131,6 +131,7 @@ FAULTS: Mapping[str, Fault] = {
     "referral": lambda query, tcp, truth: _referral(query),
     "garbage": lambda query, tcp, truth: truth[:2] + b"\xff" * 60,
     "wrong-id": lambda query, tcp, truth: _wrong_id(query),
+    "flood": lambda query, tcp, truth: (_wrong_id(query),) * 300,
     "wrong-question": lambda query, tcp, truth: _wrong_question(query),
     "not-a-reply": lambda query, tcp, truth: _not_a_reply(query),
     "not-of-a-query": lambda query, tcp, truth: _not_of_a_query(query),
