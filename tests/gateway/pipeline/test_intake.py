@@ -37,6 +37,7 @@ class Silent:
 QUIET = {
     "antivirus": '[settings]\nsockets = ["unix:/nonexistent"]\n[actions]\nclean = 0\ninfected = "reject"\nencrypted = "quarantine"\n'
     'unscanned = "quarantine"\nerror = "accept"\n',
+    "dnsbl": files(None)["dnsbl"].read_text().replace("enabled = true", "enabled = false"),
     "greylist": '[actions]\ngreylisted = "accept"\nerror = "accept"\n',
     "routes": 'local = ["ours.example"]\npostmaster = "alice@ours.example"\n'
     '[[routes]]\ndomains = ["inside.example"]\naccept_from_world = true\n[routes.via]\nhost = "10.0.0.1"\n',
