@@ -145,15 +145,26 @@ class _Written(Exception):
     """pyclamd has written all that it has to say, and would wait for the answer now."""
 
 
+class _Paper:
+    """What pyclamd takes for its socket."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+
 class _Pen(pyclamd.ClamdNetworkSocket):  # type: ignore[misc]  # pyclamd carries no type hints
     """pyclamd with paper in place of its socket."""
 
     def __init__(self) -> None:
         # pyclamd's own __init__ would connect, only to see whether it can.
-        self.clamd_socket, self.written = self, b""
+        self.clamd_socket = self._paper = _Paper()
 
-    def send(self, data: bytes) -> None:
-        self.written += data
+    @property
+    def written(self) -> bytes:
+        return b"".join(self._paper.pieces)
 
     def _init_socket(self) -> None:
         """There is none."""

@@ -57,11 +57,24 @@ def memory(*roots: int) -> float:
 
 
 def _pss(pid: int) -> int:
+    return _sizes(pid).get("Pss:", 0)
+
+
+def _sizes(pid: int) -> dict[str, int]:
+    """Octets by the first word of each line of proc(5) smaps_rollup; nothing for a process that has ended."""
     with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0
+        _, *lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return {name: int(value) * 1024 for name, value, *_ in map(str.split, lines)}
+    return {}
+
+
+def memory_by_process(root: int) -> dict[tuple[int, str], tuple[float, float]]:
+    """MB of each process of the tree, by its id and what it is: the proportional set size, and that without files."""
+    found = {}
+    for pid in tree(root):
+        if sizes := _sizes(pid):
+            found[pid, _part(pid)] = sizes["Pss:"] / MB, sizes["Pss_Anon:"] / MB
+    return found
 
 
 def busy() -> float:
