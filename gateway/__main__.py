@@ -54,6 +54,9 @@ def _hold_standard_streams() -> None:
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(null, True)  # our children need it there, too
     os.close(null)
+    for name, fd in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 # ---- Tools --------------------------------------------------------------------------------------------------------
@@ -170,18 +173,18 @@ def serve(config: Config, role: Role) -> None:
 
 
 async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:
-    from gateway.smtp import session  # noqa: PLC0415 - see the top
+    from gateway.smtp import server  # noqa: PLC0415 - see the top
 
     async with _intake(config, shared.opened(config), config.server.scan_processes) as intake:
         context = tls.server_context(config)
         spool = config.server.data / "spool"
-        services = {x.name: session.server_factory(x, intake, context, spool_dir=spool) for x in config.listeners}
+        services = {x.name: server.server_factory(x, intake, context, spool_dir=spool) for x in config.listeners}
         async with (
             _stopped_by_signals(intake, partial(tls.renew, context, config)) as stop,
-            _listening(config.listeners, services, bound, lambda: session.drain(DRAIN)),
+            _listening(config.listeners, services, bound, lambda: server.drain(DRAIN)),
+            roles.announced(config.run_dir, Role.SMTP, _number(), bound),
         ):
-            async with roles.announced(config.run_dir, Role.SMTP, _number(), bound):
-                await stop.wait()
+            await stop.wait()
 
 
 async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
@@ -189,9 +192,8 @@ async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
 
     async with _intake(config, shared.opened(config), 0) as intake:
         runner = Runner(intake.store, intake, resolver(config), lambda: intake.stages, config.server.hostname)
-        async with _stopped_by_signals(intake) as stop:
-            async with roles.announced(config.run_dir, Role.DELIVER, _number(), bound):
-                await runner.run(stop)
+        async with _stopped_by_signals(intake) as stop, roles.announced(config.run_dir, Role.DELIVER, _number(), bound):
+            await runner.run(stop)
 
 
 async def _pop3(config: Config, bound: Mapping[str, socket]) -> None:
@@ -210,9 +212,9 @@ async def _pop3(config: Config, bound: Mapping[str, socket]) -> None:
         async with (
             _stopped_by_signals(None, partial(tls.renew, context, config)) as stop,
             _listening(config.pop3, services, bound, drain),
+            roles.announced(config.run_dir, Role.POP3, _number(), bound),
         ):
-            async with roles.announced(config.run_dir, Role.POP3, _number(), bound):
-                await stop.wait()
+            await stop.wait()
     finally:
         authenticator.close()
         await store.aclose()

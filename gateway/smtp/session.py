@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -20,9 +19,8 @@ from aiosmtpd.smtp import TLSSetupException
 
 from gateway import config, events, failpoints
 from gateway.backoff import Backoff, HeldBack
-from gateway.door import Door, Entrance, Lobby
 from gateway.model import Direction, Envelope, ListenerKind, Temporary
-from gateway.peers import Address, Full
+from gateway.peers import Address, Crowd
 from gateway.pipeline.intake import Intake, Kind, Outcome, Visit
 from gateway.smtp import address, connection, greeting, replies, sasl
 from gateway.smtp.connection import Connection
@@ -30,7 +28,6 @@ from gateway.smtp.data import Chunked, Dotted
 from gateway.smtp.replies import ProtocolError, Reply
 from gateway.smtp.spool import Spool
 from gateway.smtp.transaction import Transaction
-from gateway.stages import Edge
 
 BLOCK = 64 << 10
 SMALL_CHUNK = 1 << 10
@@ -38,7 +35,6 @@ SMALL_CHUNK = 1 << 10
 JUDGEMENT = 600.0
 """Seconds after which no client waits for the reply to the end of data any more (RFC 5321 4.5.3.2.6)."""
 
-_lobby = Lobby()
 _judging: set[asyncio.Task[Outcome]] = set()
 
 _ANSWERS: Mapping[Kind, Reply] = {
@@ -54,26 +50,31 @@ _ANSWERS: Mapping[Kind, Reply] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the sessions of one listener share. `starttls` is None where it is not offered."""
+
+    listener: config.Listener
+    intake: Intake
+    starttls: ssl.SSLContext | None
+    spool_dir: Path
+    backoff: Backoff
+    crowd: Crowd
+
+
+def judgements() -> set[asyncio.Task[Outcome]]:
+    """What is being judged in this process, its peer still there or not."""
+    return set(_judging)
+
+
 class Session(Connection):
     """One SMTP dialog."""
 
-    def __init__(
-        self,
-        listener: config.Listener,
-        intake: Intake,
-        tls: ssl.SSLContext | None,
-        spool_dir: Path,
-        backoff: Backoff,
-        peer: Address,
-        left: Callable[[], None],
-    ) -> None:
+    def __init__(self, service: Service, peer: Address, left: Callable[[], None]) -> None:
+        listener, intake = service.listener, service.intake
         super().__init__(intake.edge, intake.hostname, listener.kind, listener.name, peer, left)
-        self._listener = listener
-        self._state = intake.state
-        self._backoff = backoff
+        self._service = service
         self._visit: Visit = intake.visit()
-        self._starttls = tls if listener.tls == "starttls" else None
-        self._spool_dir = spool_dir
         self._mail: Transaction | None = None
         self._verb = self._envelope_word = ""  # of the command in hand, for the log
         self._has_spoken = False
@@ -85,7 +86,7 @@ class Session(Connection):
     async def welcome(self) -> bool:
         """Greet whom the listener, the limits and the policies let in."""
         if refusal := self._door_refusal():
-            events.refused_connection(self.peer.peer, self._listener.name, str(refusal))
+            events.refused_connection(self.peer.peer, self._service.listener.name, str(refusal))
         else:
             refusal = await self._judged_at_door()
         if refusal:
@@ -93,8 +94,8 @@ class Session(Connection):
         return not refusal
 
     def _door_refusal(self) -> Reply | None:
-        networks = self._listener.networks
-        is_open = self._listener.kind is not ListenerKind.RELAY and not networks
+        networks = self._service.listener.networks
+        is_open = self._service.listener.kind is not ListenerKind.RELAY and not networks
         if not is_open and not any(self.peer.peer in network for network in networks):
             return replies.NOT_YOUR_NETWORK
         if len(_judging) > self.edge.connections:  # peers that have gone, and left work behind
@@ -115,11 +116,13 @@ class Session(Connection):
 
     async def _has_waited(self) -> bool:
         """Whether the peer says nothing before our greeting (RFC 5321 3.1). Strangers get time to show it."""
-        if not (self.edge.strict_turns and await greeting.has_to_wait(self.peer, self.edge, self._state)):
+        if not (
+            self.edge.strict_turns and await greeting.has_to_wait(self.peer, self.edge, self._service.intake.state)
+        ):
             return not self._is_out_of_turn()
         is_silent = await self._reader.is_silent(self.edge.greeting_delay)
         if is_silent:
-            await greeting.has_waited(self.peer, self.edge, self._state)
+            await greeting.has_waited(self.peer, self.edge, self._service.intake.state)
         return is_silent
 
     def _is_out_of_turn(self) -> bool:
@@ -129,15 +132,19 @@ class Session(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The peer may come in. Where that makes the house nearly full, nobody is to keep us waiting for long."""
         super().connection_made(transport)
-        if _is_crowded(self.edge):
+        if self._is_crowded:
             for one in connection.connections():
                 one.hurry()
 
     def patience(self) -> tuple[float, Reply]:
         """How many seconds we wait for a command, and what is said then."""
-        if _is_crowded(self.edge):
+        if self._is_crowded:
             return min(self.edge.crowded_timeout, self.edge.idle_timeout), replies.CROWDED_OUT
         return self.edge.idle_timeout, replies.IDLE_TOO_LONG
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self._service.crowd.size * 100 >= self.edge.connections * self.edge.crowded
 
     def connection_lost(self, error: Exception | None) -> None:
         """The peer is gone: nothing is asked any more that only the next command would need."""
@@ -214,7 +221,7 @@ class Session(Connection):
     def _extensions(self) -> list[str]:
         limits = f"LIMITS RCPTMAX={self.edge.recipients} MAILMAX={self.edge.messages}"  # RFC 9422
         words = ["PIPELINING", f"SIZE {self.edge.message_size}", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", limits]
-        if self._starttls is not None and not self.peer.tls:
+        if self._service.starttls is not None and not self.peer.tls:
             words.append("STARTTLS")
         if self.peer.kind is ListenerKind.SUBMISSION and self.peer.tls:
             words.append("AUTH PLAIN LOGIN")
@@ -254,10 +261,10 @@ class Session(Connection):
         _demand_no(argument)
         if self.peer.tls:
             raise ProtocolError(replies.TLS_ALREADY)
-        if self._starttls is None:
+        if self._service.starttls is None:
             raise ProtocolError(replies.NOT_IMPLEMENTED)
         self.forget()
-        await self.start_tls(self._starttls)
+        await self.start_tls(self._service.starttls)
 
     async def auth(self, argument: str) -> None:
         """AUTH PLAIN or LOGIN (RFC 4954)."""
@@ -294,7 +301,7 @@ class Session(Connection):
     async def _log_in(self, login: str, password: str) -> None:
         identify = partial(self._visit.authenticate, self.peer, login, password)
         try:
-            account = await self._backoff.checked(self.peer.peer, login, identify)
+            account = await self._service.backoff.checked(self.peer.peer, login, identify)
         except HeldBack:
             raise self._failed_login(replies.AUTH_HELD_BACK) from None
         except Temporary:
@@ -322,7 +329,7 @@ class Session(Connection):
         if size > self.edge.message_size:
             raise ProtocolError(replies.TOO_BIG)
         _demand_ok(await self._visit.sender(self.peer, envelope))
-        self._mail = Transaction(envelope, Spool(self._spool_dir, self.edge.memory_spool))
+        self._mail = Transaction(envelope, Spool(self._service.spool_dir, self.edge.memory_spool))
         await self.say(replies.SENDER_OK)
 
     async def rcpt(self, argument: str) -> None:
@@ -450,10 +457,6 @@ class Session(Connection):
         return await asyncio.shield(judging)
 
 
-def _is_crowded(edge: Edge) -> bool:
-    return _lobby.crowd.size * 100 >= edge.connections * edge.crowded
-
-
 async def _judge(question: Awaitable[Outcome], message: BinaryIO) -> Outcome:
     with message:
         async with asyncio.timeout(JUDGEMENT):
@@ -488,47 +491,3 @@ _COMMANDS: Mapping[str, Callable[[Session, str], Awaitable[None]]] = {
     "DATA": Session.data,
     "BDAT": Session.bdat,
 }
-
-
-_REFUSALS: Mapping[Full, str] = {
-    Full.PROCESS: str(replies.TOO_MANY_CONNECTIONS),
-    Full.ADDRESS: str(replies.TOO_MANY_FROM_PEER),
-    Full.NETWORK: str(replies.TOO_MANY_FROM_NETWORK),
-}
-
-
-def server_factory(
-    listener: config.Listener, intake: Intake, tls: ssl.SSLContext | None, *, spool_dir: Path | None = None
-) -> Callable[[], asyncio.BaseProtocol]:
-    """What `loop.create_server` calls for each connection of *listener*; implicit TLS, too, is started here.
-
-    Messages that outgrow memory wait in *spool_dir*, which is made if it is missing.
-    """
-    folder = spool_dir or Path(tempfile.gettempdir())
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    entrance = Entrance(
-        name=listener.name,
-        lobby=_lobby,
-        limits=lambda: intake.edge,
-        dialog=partial(Session, listener, intake, tls, folder, Backoff(intake.state, lambda: intake.stages.logins)),
-        refusals=_REFUSALS,
-        stranger=str(replies.NOT_YOUR_NETWORK),
-        proxies=listener.proxy_from,
-        context=tls if listener.tls == "implicit" else None,
-    )
-    return partial(Door, entrance)
-
-
-async def drain(seconds: float) -> None:
-    """The listeners are closed: part from idle sessions, let messages in progress finish, end all after *seconds*."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    _lobby.clear()
-    while (connection.connections() or _judging) and loop.time() < end:
-        for one in connection.connections():
-            one.retire()
-        await asyncio.sleep(0.02)
-    for one in connection.connections():
-        one.cut()
-    _lobby.clear()
-    await asyncio.sleep(0)

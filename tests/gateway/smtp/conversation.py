@@ -29,7 +29,7 @@ import uvloop
 from gateway import config, tls
 from gateway.model import ListenerKind, Temporary
 from gateway.pipeline.outcome import Kind, Outcome
-from gateway.smtp import connection, session
+from gateway.smtp import connection, server
 from gateway.stages import Edge, Logins, Stages
 
 DEADLINE = 5.0
@@ -118,16 +118,16 @@ class Intake:
 async def serving(intake, listener, folder, context=None):
     """The port of a server for *listener*, until the block ends; then no session is left."""
     loop = asyncio.get_running_loop()
-    factory = session.server_factory(listener, intake, context, spool_dir=folder / "spool")
-    server = await loop.create_server(factory, "127.0.0.1", 0)
+    factory = server.server_factory(listener, intake, context, spool_dir=folder / "spool")
+    serving = await loop.create_server(factory, "127.0.0.1", 0)
     try:
-        yield server.sockets[0].getsockname()[1]
+        yield serving.sockets[0].getsockname()[1]
     finally:
-        server.close()
-        await session.drain(0)
+        serving.close()
+        await server.drain(0)
         await asyncio.sleep(0.01)
         assert not connection.connections()
-        assert not session._lobby.crowd.size
+        assert not server._lobby.crowd.size
 
 
 def listener(kind="mx", secured="starttls", networks=()):

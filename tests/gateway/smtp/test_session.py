@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from gateway.model import Envelope, ListenerKind, Recipient
-from gateway.smtp import connection, session, spool
+from gateway.smtp import connection, server, session, spool
 from gateway.stages import Edge, Logins
 from tests.gateway.smtp.conversation import DEADLINE, Intake, listener, server_context, serving, trusting_context
 
@@ -233,7 +233,7 @@ def test_drain_parts_from_idle_sessions_and_lets_a_message_finish(tmp_path):
                 await ask(reader, writer, b"", "220")
                 await ask(reader, writer, EHLO, "250")
             await ask(*busy, ENVELOPE + b"DATA\r\n", "250", "250", "354")
-            draining = asyncio.create_task(session.drain(5))
+            draining = asyncio.create_task(server.drain(5))
             assert (await idle[0].read()).startswith(b"421 4.3.2")
             await ask(*busy, b"x\r\n.\r\n", "250", "421 4.3.2")
             await draining
@@ -249,7 +249,7 @@ def test_drain_ends_what_does_not_end_by_itself(tmp_path):
             await ask(reader, writer, b"", "220")
             await ask(reader, writer, EHLO, "250")
             await ask(reader, writer, ENVELOPE + b"DATA\r\n", "250", "250", "354")
-            await session.drain(0.1)
+            await server.drain(0.1)
             assert not connection.connections()
             assert not intake.taken
 
@@ -268,7 +268,7 @@ def test_a_judgement_goes_on_when_the_peer_has_gone(tmp_path):
                 await asyncio.sleep(0.05)
                 writer.transport.abort()
             await eventually(lambda: intake.taken)
-            await session.drain(1)
+            await server.drain(1)
 
     run(play())
 
