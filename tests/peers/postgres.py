@@ -5,7 +5,7 @@ import secrets
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -63,6 +63,17 @@ class Postgres:
         with self.connect() as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def wait_for_standby(self, *, wait: bool = True) -> None:
+        """From now on a COMMIT waits until a standby has it too, as a failover without loss needs; or no longer."""
+        if wait:
+            synchronous = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+            self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            self.execute("SELECT pg_reload_conf()")
+            processes.wait_until(lambda: self.execute(synchronous), 20, "a synchronous standby")
+        else:
+            self.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            self.execute("SELECT pg_reload_conf()")
+
     def promote(self) -> None:
         """Make a standby a primary; returns when it takes writes."""
         done = processes.complete([*_as_server(), _program("pg_ctl"), "promote", "-D", self.data], self.directory)
@@ -78,6 +89,11 @@ class Postgres:
     def kill(self) -> None:
         """End all processes of the server at once, as a machine that loses its power."""
         self._signal_all(signal.SIGKILL)
+
+    def shut_down(self) -> None:
+        """End the server in order, without waiting for its clients: they are told so."""
+        os.kill(self.process.pid, signal.SIGINT)
+        processes.wait_until(lambda: not self.process.alive(), 20, "the server to end")
 
     def _signal_all(self, number: signal.Signals) -> None:
         """The postmaster first, that it starts no others; each child is in a group of its own."""
@@ -109,10 +125,11 @@ def run(settings: Mapping[str, str] | None = None) -> Iterator[Postgres]:
 
 
 @contextmanager
-def standby(primary: Postgres, name: str = "standby") -> Iterator[Postgres]:
-    """A copy of *primary* that follows it, and calls itself *name* (for synchronous_standby_names)."""
-    with _home() as home:
-        source = f"host={primary.directory} port={PORT} user={USER} application_name={name}"
+def standby(primary: Postgres, in_place_of: Postgres | None = None) -> Iterator[Postgres]:
+    """A copy of *primary* that follows it; it takes the place of a server that has ended where one is named."""
+    with nullcontext(in_place_of.directory) if in_place_of else _home() as home:
+        shutil.rmtree(home / "data", ignore_errors=True)
+        source = f"host={primary.directory} port={PORT} user={USER}"
         options = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
         _complete("pg_basebackup", "-D", home / "data", "-d", source, *options, home=home)
         with _served(home, {}) as server:
