@@ -22,14 +22,13 @@ Octets = Callable[[], AsyncGenerator[bytes, None]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One mail for recipients on the same lane, with the same header of their own. `claimed` is monotonic time.
+    """One mail for recipients on the same lane, with the same header of their own.
 
     `body` is the message without that header, where it is short; None where it is to be read from the store.
     """
 
     lane: Lane
     deliveries: tuple[Delivery, ...]
-    claimed: float
     body: bytes | None = field(default=None, repr=False)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sqlalchemy import Connection
@@ -43,6 +43,7 @@ class Wish:
     limit: int
     lease: float
     busy: frozenset[str] = frozenset()
+    share: int = 0
     since: float = 0.0
     suspects: bool = True
     horizon: float = queue.HORIZON
@@ -74,6 +75,10 @@ class Clerk:
     def note(self, outcomes: Sequence[Outcome]) -> None:
         """Write *outcomes* down at the next turn."""
         self._outcomes += outcomes
+
+    def hand_on(self, delivery: int, owner: str) -> None:
+        """We have claimed a delivery again, as *owner*: what is noted about it is written down under the new lease."""
+        self._outcomes = [replace(one, owner=owner) if one.delivery.id == delivery else one for one in self._outcomes]
 
     async def turn(self, wish: Wish | None) -> Turn:
         """Write down all that was noted, and claim what *wish* says. `Temporary` where the store cannot do it now."""
@@ -113,6 +118,7 @@ def _turn(conn: Connection, outcomes: Sequence[Outcome], wish: Wish | None, now:
         now,
         wish.lease,
         wish.busy,
+        share=wish.share,
         since=wish.since,
         suspects=wish.suspects,
         horizon=wish.horizon,

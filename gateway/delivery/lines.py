@@ -50,15 +50,13 @@ class Lines:
                 return work
         return None
 
-    def done(self, work: Work) -> bool:
-        """*work* is no longer under way. True where its line has come to its end."""
+    def done(self, work: Work) -> None:
+        """*work* is no longer under way."""
         line = self._lines[work.lane]
         line.running -= 1
         self._queue_up(work.lane, line)
-        if line.running or line.waiting:
-            return False
-        del self._lines[work.lane]
-        return True
+        if not (line.running or line.waiting):
+            del self._lines[work.lane]
 
     def full(self, enough: int) -> set[str]:
         """The domains of the lanes in which at least *enough* works wait."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -35,11 +36,16 @@ from gateway.store.engine import Store
 
 HELD = 10
 """Deliveries that we hold leases on at once, for each connection we may open; most of them wait for their turn."""
+SHARE = 4
+"""Of these, so many go to one destination for each connection that it may have: the slow must not fill our hands."""
 PAUSE = 1.0
 """Seconds before a loop goes on after something went wrong in it."""
 LAST_PAUSES = (0.1, 0.5, 2.0, 5.0)
 """Seconds between the attempts to write down the last results before the end. Until then no attempt is the last: to
 forget that a mail was sent would send it twice."""
+DEAD = 1000
+"""Destinations that we remember as dead, before we forget those of which it is more than `MOURNED` seconds ago."""
+MOURNED = 300.0
 LINGER = 0.02
 """Seconds that a result may wait for company before it is written down: a commit costs as much as all else."""
 LATE = 10.0
@@ -197,7 +203,8 @@ class Runner:
         """
         policy = self._stages().queue
         room = HELD * policy.concurrency - len(self._held)
-        busy = frozenset(self._lines.full(policy.per_destination))
+        # When our hands are rather full, what is left of them is for those of whom we have nothing yet.
+        busy = frozenset(self._lines.full(policy.per_destination if 2 * room > HELD * policy.concurrency else 1))
         freed = self._busy - busy or (self._cramped and room >= policy.concurrency)
         self._due = self._due or bool(freed)
         self._cramped = room <= 0
@@ -206,16 +213,17 @@ class Runner:
         since = 0.0 if self._due or not busy else self._now() - LATE - policy.poll
         owner, limit = f"{self.owner}/{next(self._claims)}", min(policy.concurrency, room)
         suspects = self._suspect not in self._held
-        return Wish(owner, limit, policy.lease, busy, since, suspects, horizon(policy))
+        share = SHARE * policy.per_destination
+        return Wish(owner, limit, policy.lease, busy, share, since, suspects, horizon(policy))
 
     def _claimed(self, wish: Wish, turn: Turn) -> None:
         """Put what we have claimed into the lines, and begin."""
-        self._busy = wish.busy
+        shares = Counter(one.destination for one in turn.claimed)
+        self._busy = wish.busy | {name for name, number in shares.items() if number == wish.share}
         if not wish.since:
             self._looked = asyncio.get_running_loop().time()
         self._suspect = next((one.id for one in turn.claimed if one.claims >= queue.SUSPECT), self._suspect)
-        full = len(turn.claimed) == wish.limit
-        self._due = self._due or full or (wish.suspects and self._suspect in {one.id for one in turn.claimed})
+        self._due = self._due or len(turn.claimed) == wish.limit
         self._admit(turn.claimed, wish.owner, turn.bodies)
         self._start()
 
@@ -223,12 +231,13 @@ class Runner:
         """One work for each mail, lane and header of its own. What we hold already, for its lease ran out, goes on."""
         works: dict[tuple[str, Lane, bytes], list[Delivery]] = {}
         for one in claimed:
-            if one.id not in self._held:
+            if one.id in self._held:
+                self._clerk.hand_on(one.id, owner)
+            else:
                 works.setdefault((one.message_id, self._lane(one), one.header), []).append(one)
             self._held[one.id] = owner, one
-        now = asyncio.get_running_loop().time()
         for (message_id, lane, _), deliveries in works.items():
-            self._lines.add(Work(lane, tuple(deliveries), now, bodies.get(message_id)))
+            self._lines.add(Work(lane, tuple(deliveries), bodies.get(message_id)))
 
     def _lane(self, delivery: Delivery) -> Lane:
         return routes.route(self._stages().routes, delivery.destination) or routes.normal(delivery.destination)
@@ -277,8 +286,7 @@ class Runner:
                 events.failure("delivery", error, id=work.deliveries[0].message_id)
                 for one in work.deliveries:
                     self._held.pop(one.id, None)
-            if self._lines.done(work):
-                self._unreachable.pop(work.lane, None)
+            self._lines.done(work)
             work = None if self._stopping else self._lines.next(self._stages().queue.per_destination)
 
     async def _deliver(self, work: Work) -> None:
@@ -294,18 +302,25 @@ class Runner:
         """One result for each delivery, whatever happens."""
         relay, number = self._stages().relay, len(work.deliveries)
         when, known = self._unreachable.get(work.lane, (0.0, None))
-        if known is not None and when >= work.claimed:  # it waited behind one that found nobody: no need to ask again
+        if known is not None and work.deliveries[0].next_attempt <= when:  # it waited while another found nobody
             return [known] * number
         if routes.is_local(self._stages().routes, work.deliveries[0].destination):
             return [Result(Reply(451, "4.3.5", "the domain became local while its mail was in the queue"))] * number
         try:
             return await attempt(work, self._store, self._paths, self._pool, relay)
         except Unreachable as error:
-            self._unreachable[work.lane] = asyncio.get_running_loop().time(), error.result
+            self._remember(work.lane, error.result)
             return [error.result] * number
         except Exception as error:  # noqa: BLE001 - a mail that breaks our code is kept, and tried again
             events.failure("delivery", error, id=work.deliveries[0].message_id)
             return [Result(Reply(451, "4.3.0", "trouble inside the gateway"))] * number
+
+    def _remember(self, lane: Lane, result: Result) -> None:
+        """What waits for a dead host need not find out one by one; what is due later tries again."""
+        now = self._now()
+        if len(self._unreachable) >= DEAD:
+            self._unreachable = {key: one for key, one in self._unreachable.items() if now - one[0] < MOURNED}
+        self._unreachable[lane] = now, result
 
     def _note(self, deliveries: Sequence[Delivery], results: Sequence[Result]) -> None:
         """Have written down what came of each delivery; what another has taken over meanwhile is his."""

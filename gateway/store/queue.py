@@ -7,7 +7,9 @@ out hands the work to whoever claims next; how many in a row did so, `claims` co
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -158,30 +160,75 @@ def claim(
     lease: float,
     busy: Collection[str] = (),
     *,
+    share: int = 0,
     since: float = 0.0,
     suspects: bool = True,
     horizon: float = HORIZON,
 ) -> list[Delivery]:
     """Lease to *owner*, for *lease* seconds, up to *limit* due deliveries to other destinations than the *busy* ones.
 
-    What is planned for later than *horizon* seconds from now is due now: a clock that was wrong has planned it.
-
-    Those that are due longest come first; of those that became due before *since*, none. Of the `SUSPECT` ones there is
-    one at most, and none without *suspects*; what has proved to be `POISON` is held.
+    Those that are due longest come first, but no more than *share* (0: any number) to one destination; of those that
+    became due before *since*, none. Of the `SUSPECT` ones there is one at most, and none without *suspects*; what has
+    proved to be `POISON` is held. What is planned for later than *horizon* seconds from now is due now: a clock that
+    was wrong has planned it.
     """
     _PULL_BACK.run(conn, {"next_attempt": now, "horizon": now + horizon})
-    words: dict[str, Any] = {f"busy{n}": name for n, name in enumerate(_padded(busy))}
-    words |= {"now": now, "since": since, "most": limit, "claims": _ALL if suspects else SUSPECT}
-    found = _rows(_due(len(_padded(busy))), conn, words)
-    while poison := [one.id for one in found if one.claims >= POISON]:
+    choice = _Choice(share or limit, suspects, set(busy))
+    there_is_more = True
+    while there_is_more and (room := limit - len(choice.leased)) > 0:
+        most = min(room, 2 * choice.share)
+        found = choice.due(conn, now, since, most)
+        there_is_more = len(found) == most
+        _hold_poison(conn, found, now)
+        _lease(conn, choice.of(found), owner, now, lease)
+    return choice.leased
+
+
+def _hold_poison(conn: Connection, found: Sequence[Delivery], now: float) -> None:
+    if poison := [one.id for one in found if one.claims >= POISON]:
         move(conn, "hold", _delivery.c.id.in_(poison), now=now, text=_POISONED[10:], last_reply=_POISONED)
-        found = _rows(_due(len(_padded(busy))), conn, words)
-    return _lease(conn, found, owner, now, lease)
+
+
+@dataclass
+class _Choice:
+    """What to lease of all that is due; `passed` are the destinations that are passed over."""
+
+    share: int
+    suspects: bool
+    passed: set[str]
+    leased: list[Delivery] = field(default_factory=list)
+    shares: Counter[str] = field(default_factory=Counter)
+
+    def due(self, conn: Connection, now: float, since: float, most: int) -> list[Delivery]:
+        """The next *most* that may be chosen from."""
+        names = _padded(self.passed)
+        words: dict[str, Any] = {f"busy{n}": name for n, name in enumerate(names)}
+        words |= {"now": now, "since": since, "most": most, "claims": _ALL if self.suspects else SUSPECT}
+        return _rows(_due(len(names)), conn, words)
+
+    def of(self, found: Sequence[Delivery]) -> list[Delivery]:
+        """Those of *found* that are chosen."""
+        chosen = [one for one in found if self._takes(one)]
+        self.leased += chosen
+        return chosen
+
+    def _takes(self, one: Delivery) -> bool:
+        if one.claims >= POISON or (one.claims >= SUSPECT and not self.suspects):
+            return False
+        if self.shares[one.destination] == self.share:
+            self.passed.add(one.destination)
+            return False
+        self.shares[one.destination] += 1
+        self.suspects = self.suspects and one.claims < SUSPECT
+        return True
 
 
 def owed_notices(conn: Connection, owner: str, limit: int, now: float, lease: float) -> list[Delivery]:
     """Lease to *owner* up to *limit* deliveries whose sender is still to be told something (`notice`)."""
-    return _lease(conn, _rows(_owing(), conn, {"now": now, "most": limit}), owner, now, lease)
+    choice = _Choice(limit, suspects=True, passed=set())
+    leased = choice.of(_rows(_owing(), conn, {"now": now, "most": limit}))
+    _lease(conn, leased, owner, now, lease)
+    return leased
 
 
 def renew(conn: Connection, owner: str, ids: Collection[int], now: float, lease: float) -> list[int]:
@@ -257,15 +304,9 @@ def _rows(statement: Statement, conn: Connection, words: dict[str, Any]) -> list
     return [_delivery_of(row) for row in statement.rows(conn, words)]
 
 
-def _lease(conn: Connection, found: Sequence[Delivery], owner: str, now: float, lease: float) -> list[Delivery]:
-    """Lease what was found, all but one of the suspects, which are to be alone."""
-    suspects = {one.id for one in found if one.claims >= SUSPECT}
-    apart = {*sorted(suspects)[1:]}
-    leased = [one for one in found if one.id not in apart]
-    until = now + min(lease, LONGEST_LEASE)
-    words = {"lease_owner": _named(owner), "lease_until": until}
-    _LEASE.run_many(conn, [{**words, "which": one.id} for one in leased])
-    return leased
+def _lease(conn: Connection, chosen: Sequence[Delivery], owner: str, now: float, lease: float) -> None:
+    words = {"lease_owner": _named(owner), "lease_until": now + min(lease, LONGEST_LEASE)}
+    _LEASE.run_many(conn, [{**words, "which": one.id} for one in chosen])
 
 
 def _set_lease(conn: Connection, ids: Collection[int], *which: ColumnElement[bool], **values: Any) -> list[int]:

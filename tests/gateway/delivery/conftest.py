@@ -29,12 +29,13 @@ from tests.gateway.delivery.fakes import BODY, NOW, TAKEN, FakeDns
 class Hosts:
     """Stands in for the pool: each address gives the next of its answers, and takes all mail when it has none left.
 
-    An answer is a `Reply` for all recipients, a mapping of addresses to replies, or an exception.
+    The *hanging* ones never answer. An answer is a `Reply` for all recipients, a mapping of addresses to replies, or an exception.
     """
 
     answers: dict[str, list[Reply | Exception | Mapping[str, Reply]]] = field(default_factory=dict)
     got: list[tuple[str, Outgoing, bytes]] = field(default_factory=list)
     gate: asyncio.Event | None = None
+    hanging: set[str] = field(default_factory=set)
     elsewhere: bool = False
     dsn: bool = False
     now: int = 0
@@ -53,6 +54,8 @@ class Hosts:
         self.got.append((str(hop.address), mail, octets))
         if self.gate is not None:
             await self.gate.wait()
+        if str(hop.address) in self.hanging:
+            await asyncio.sleep(3600)
         await asyncio.sleep(0.002)  # a moment, or no two would ever be under way at once
         waiting = self.answers.get(str(hop.address))
         answer = waiting.pop(0) if waiting else TAKEN

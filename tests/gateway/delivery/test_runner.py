@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.model import Recipient, State
+from gateway.delivery.runner import HELD
+from gateway.model import Recipient, State, Temporary
 from gateway.stages import Queue
 from gateway.store import messages, queue
 from tests.gateway.delivery.fakes import BOB, LATER, NEVER, NOW, unreachable
@@ -96,7 +97,18 @@ def test_there_are_no_more_connections_in_all_than_the_policy_says(house) -> Non
     domains = [f"d{n}.example" for n in range(6)]
     house.reach(*domains)
     mails = [house.put(f"x@{domain}") for domain in domains for _ in range(3)]
-    house.work_off()
+
+    async def run() -> None:
+        house.hosts.gate = asyncio.Event()
+        working = asyncio.create_task(house.runner().work_off())
+        async with asyncio.timeout(10):
+            while house.hosts.now < 3:
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        house.hosts.gate.set()
+        await working
+
+    asyncio.run(run())
     assert house.hosts.most == 3
     assert {house.states(mail)[0] for mail in mails} == {"sent"}
 
@@ -192,3 +204,257 @@ def test_a_mail_that_is_retried_by_hand_goes_at_once(house) -> None:
         queue.retry_now(conn, house.look(mail)[0].id, now=house.now)
     house.work_off()
     assert house.states(mail) == ["sent"]
+
+
+# ---- Much mail ----------------------------------------------------------------------------------------------------
+
+
+def to(house, domain: str, number: int) -> list[str]:
+    return [house.put(f"x@{domain}") for _ in range(number)]
+
+
+def reached(house) -> list[str]:
+    """The domains in the order in which their mails went out."""
+    return [outgoing.recipients[0].address.partition("@")[2] for _, outgoing, _ in house.hosts.got]
+
+
+def test_a_destination_with_hundreds_of_mails_does_not_hold_up_one_with_a_single(house) -> None:
+    house.reach("much.example", "little.example")
+    to(house, "much.example", 300)
+    house.now += 1
+    to(house, "little.example", 1)
+    house.work_off()
+    assert reached(house).index("little.example") < 30
+    assert len(house.hosts.got) == 301
+
+
+def test_after_a_restart_all_destinations_get_their_turn_and_hands_do_not_overflow(house) -> None:
+    domains = [f"d{n}.example" for n in range(20)]
+    house.queue = Queue(concurrency=5, per_destination=1)
+    house.reach(*domains)
+    for domain in domains:
+        to(house, domain, 30)
+        house.now += 1
+    most = 0
+
+    async def run() -> None:
+        nonlocal most
+        stop, runner = asyncio.Event(), house.runner()
+        running = asyncio.create_task(runner.run(stop))
+        while len(house.hosts.got) < 600:
+            most = max(most, len(runner._held))
+            await asyncio.sleep(0.001)
+        stop.set()
+        await running
+
+    asyncio.run(run())
+    assert 0 < most <= 5 * HELD
+    assert set(reached(house)[:300]) == set(domains)
+    with house.store.reading() as conn:
+        assert queue.counts(conn)[State.SENT] == 600
+
+
+def test_destinations_that_hang_hold_up_nobody_else(house) -> None:
+    house.queue = Queue(drain=0.01, concurrency=30)
+    house.reach(*(f"hangs{n}.example" for n in range(4)), address="8.8.8.9")
+    house.hosts.hanging = {"8.8.8.9"}
+    for n in range(4):
+        to(house, f"hangs{n}.example", 60)
+    house.now += 1
+    mails = to(house, "there.example", 50)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.runner().run(stop))
+        async with asyncio.timeout(20):
+            while any(house.states(mail) != ["sent"] for mail in mails):
+                await asyncio.sleep(0.02)
+            late = to(house, "else.example", 3)
+            house.store.ring()
+            while any(house.states(mail) != ["sent"] for mail in late):
+                await asyncio.sleep(0.02)
+        stop.set()
+        await running
+
+    asyncio.run(run())
+    assert house.hosts.now == 0
+    assert sum(address == "8.8.8.9" for address, _, _ in house.hosts.got) == 4 * house.queue.per_destination
+    with house.store.reading() as conn:
+        assert queue.counts(conn)[State.QUEUED] == 240
+        assert {one.claims for one in queue.list_deliveries(conn, [State.QUEUED], 300)} == {0}
+
+
+# ---- A store that cannot be written to ----------------------------------------------------------------------------
+
+
+class Moody:
+    """The store, out of order as long as `trouble` is set."""
+
+    def __init__(self, store) -> None:
+        self._store = store
+        self.trouble: Exception | None = None
+
+    def __getattr__(self, name: str):
+        return getattr(self._store, name)
+
+    async def write(self, work):
+        if self.trouble is not None:
+            raise self.trouble
+        return await self._store.write(work)
+
+
+def test_what_was_sent_while_the_store_was_full_is_not_sent_again(house, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.delivery.runner.PAUSE", 0.01)
+    house.store = moody = Moody(house.store)
+    house.queue = Queue(lease=1.0)
+    house.hosts.gate = asyncio.Event()
+    mails = [house.put(BOB) for _ in range(3)]
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.runner().run(stop))
+        while len(house.hosts.got) < 3:
+            await asyncio.sleep(0.001)
+        moody.trouble = Temporary("the store is full")
+        house.hosts.gate.set()
+        await asyncio.sleep(0.1)
+        assert [house.states(mail) for mail in mails] == [["queued"]] * 3
+        house.now += 100  # all leases have run out
+        moody.trouble = None
+        async with asyncio.timeout(5):
+            while any(house.states(mail) != ["sent"] for mail in mails):
+                await asyncio.sleep(0.005)
+        stop.set()
+        await running
+
+    asyncio.run(run())
+    assert len(house.hosts.got) == 3
+
+
+def test_a_claim_that_finds_what_we_have_on_the_wire_sends_it_no_second_time(house) -> None:
+    house.hosts.gate = asyncio.Event()
+    mail = house.put(BOB)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.runner().run(stop))
+        while not house.hosts.got:
+            await asyncio.sleep(0.001)
+        house.now += 86400  # the clock jumps, and the lease of our own has run out
+        house.store.ring()
+        await asyncio.sleep(0.1)
+        house.hosts.gate.set()
+        async with asyncio.timeout(5):
+            while house.states(mail) != ["sent"]:
+                await asyncio.sleep(0.005)
+        stop.set()
+        await running
+
+    asyncio.run(run())
+    assert len(house.hosts.got) == 1
+
+
+class Slow:
+    """A store whose writes are done before they return."""
+
+    def __init__(self, store) -> None:
+        self._store = store
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def write(self, work):
+        result = await self._store.write(work)
+        await self.gate.wait()
+        return result
+
+    def __getattr__(self, name: str):
+        return getattr(self._store, name)
+
+
+def test_a_result_that_comes_while_its_mail_is_claimed_again_is_written_down(house) -> None:
+    house.store = slow = Slow(house.store)
+    house.hosts.gate = asyncio.Event()
+    mail = house.put(BOB)
+
+    def owner() -> str:
+        with house.store.reading() as conn:
+            return conn.exec_driver_sql("SELECT lease_owner FROM delivery").scalar()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.runner().run(stop))
+        while not house.hosts.got:
+            await asyncio.sleep(0.001)
+        house.now += 86400  # the lease of our own has run out
+        before = owner()
+        slow.gate.clear()
+        house.store.ring()
+        async with asyncio.timeout(5):
+            while owner() == before:
+                await asyncio.sleep(0.005)
+        house.hosts.gate.set()
+        await asyncio.sleep(0.05)  # the result is noted under the old lease
+        slow.gate.set()
+        async with asyncio.timeout(5):
+            while house.states(mail) != ["sent"]:
+                await asyncio.sleep(0.005)
+        stop.set()
+        await running
+
+    asyncio.run(run())
+    assert len(house.hosts.got) == 1
+
+
+def test_a_result_that_breaks_our_code_does_not_keep_the_others_from_being_written_down(
+    house, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = house.put(BOB, sender="bad@us.example"), house.put(BOB)
+    sent = queue.sent
+
+    def breaks(conn, id_, *words):
+        if id_ == house.look(bad)[0].id:
+            raise ZeroDivisionError
+        return sent(conn, id_, *words)
+
+    monkeypatch.setattr(queue, "sent", breaks)
+    house.work_off()
+    assert (house.states(bad), house.states(good)) == (["queued"], ["sent"])
+
+
+# ---- Processes that died ------------------------------------------------------------------------------------------
+
+
+def test_what_a_dead_process_had_in_hand_is_taken_over_at_once(house, monkeypatch: pytest.MonkeyPatch) -> None:
+    mail = house.put(BOB)
+    with house.store.begin() as conn:
+        queue.claim(conn, "the dead", 10, house.now, 3600.0)
+    monkeypatch.setattr("gateway.delivery.runner.owners.is_dead", lambda owner: owner == "the dead")
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.runner().run(stop))
+        async with asyncio.timeout(5):
+            while house.states(mail) != ["sent"]:
+                await asyncio.sleep(0.005)
+        stop.set()
+        await running
+
+    asyncio.run(run())
+
+
+def test_mail_that_comes_after_a_destination_was_found_dead_tries_it_again(house) -> None:
+    house.queue = Queue(per_destination=1)
+    house.hosts.answers["8.8.8.1"] = [unreachable(), unreachable()]
+    waiting = [house.put(BOB) for _ in range(30)]
+
+    async def run() -> str:
+        runner = house.runner()
+        await runner.work_off()
+        house.now += 1
+        fresh = house.put(BOB)
+        await runner.work_off()
+        return fresh
+
+    fresh = asyncio.run(run())
+    assert len(house.hosts.got) == 2
+    assert [house.look(mail)[0].attempts for mail in [*waiting, fresh]] == [1] * 31
