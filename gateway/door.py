@@ -198,9 +198,16 @@ class Door(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_soon(_feed, transport.get_protocol(), begun)
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
-        """Here the dialog begins."""
+        """Here the dialog begins. A fault of ours lets nobody in, and keeps nobody."""
         self._settle()
-        dialog = self._at.dialog(self._proxy, self._gone)
+        try:
+            self._begin(self._at.dialog(self._proxy, self._gone), transport)
+        except Exception as error:  # noqa: BLE001 - see above
+            events.failure("door", error, peer=self._address, listener=self._at.name)
+            abort(transport)
+            self._gone()
+
+    def _begin(self, dialog: asyncio.Protocol, transport: asyncio.Transport) -> None:
         transport.set_protocol(dialog)
         dialog.connection_made(transport)
         if self._early:

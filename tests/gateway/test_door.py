@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import uvloop
 
+from gateway import events
 from gateway.door import Door, Entrance, Lobby
 from gateway.peers import Full
 from tests.gateway.smtp.conversation import server_context, trusting_context
@@ -264,6 +265,28 @@ def test_of_a_burst_those_beyond_the_limit_are_told_and_sent_away(run, settings,
             assert sorted(said) == sorted([b"hello 127.0.0.1\n"] * 2 + [words] * 3)
 
     run(play())
+
+
+class Broken(Echo):
+    """A dialog that does not begin."""
+
+    def connection_made(self, transport):
+        raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("secured", [False, True])
+def test_a_dialog_that_does_not_begin_keeps_nobody(run, tmp_path, monkeypatch, secured):
+    failures = []
+    monkeypatch.setattr(events, "failure", lambda where, error, **_: failures.append(str(error)))
+
+    async def play():
+        context, trusting = (server_context(tmp_path), trusting_context()) if secured else (None, None)
+        async with serving(context, dialog=Broken) as at, client(at.port, trusting) as (reader, _):
+            assert await heard(reader) == b""
+            await eventually(lambda: not at.lobby.crowd.size)
+
+    run(play())
+    assert failures == ["broken"]
 
 
 def test_a_stop_parts_from_those_who_are_still_at_the_door(run, tmp_path):
