@@ -127,6 +127,8 @@ def run(settings: Mapping[str, str] | None = None) -> Iterator[Postgres]:
 @contextmanager
 def standby(primary: Postgres, in_place_of: Postgres | None = None) -> Iterator[Postgres]:
     """A copy of *primary* that follows it; it takes the place of a server that has ended where one is named."""
+    if in_place_of is not None:
+        in_place_of.process.popen.wait(20)  # as long as its pid exists, its socket counts as taken
     with nullcontext(in_place_of.directory) if in_place_of else _home() as home:
         shutil.rmtree(home / "data", ignore_errors=True)
         source = f"host={primary.directory} port={PORT} user={USER}"

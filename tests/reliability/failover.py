@@ -47,7 +47,6 @@ class Pair:
 
     def repair(self) -> None:
         """What died comes back as an empty machine, and follows."""
-        self.standby.process.popen.wait(10)
         again = self.running.enter_context(postgres.standby(self.primary, in_place_of=self.standby))
         self.standby = again
         self.primary.wait_for_standby()
