@@ -86,7 +86,8 @@ def _test_message(sender: str, recipient: str) -> bytes:
 
 def _target(made: Config, name: str, *, submission: bool) -> send.Server:
     kind = ListenerKind.SUBMISSION if submission else ListenerKind.MX
-    fitting = [one for one in made.listeners if (one.name == name if name else one.kind is kind)]
+    # Behind a proxy nobody else may connect, not even we
+    fitting = [one for one in made.listeners if (one.name == name if name else one.kind is kind and not one.proxy_from)]
     if not fitting:
         known = ", ".join(one.name for one in made.listeners)
         raise typer.BadParameter(f"no such listener; there are: {known or 'none'}")

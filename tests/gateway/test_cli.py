@@ -394,6 +394,15 @@ def test_sending_to_nobody_who_listens_says_so(gatepost):
     assert "127.0.0.1:1 cannot be talked to: connection refused" in err
 
 
+def test_what_only_proxies_may_use_is_left_out_unless_it_is_named(gatepost, home):
+    behind = LISTENERS.replace('address = "127.0.0.1:1"\n', 'address = "127.0.0.1:1"\nproxy_from = ["10.0.0.5/32"]\n')
+    plain = '[[listeners]]\nname = "plain"\nkind = "mx"\naddress = "127.0.0.1:3"\n'
+    (home / "gatepost.toml").write_text(behind + plain)
+    words = ("send", "--from", "a@b.example", "--to", "c@d.example")
+    assert "127.0.0.1:3 cannot be talked to" in gatepost(*words)[2]
+    assert "127.0.0.1:1 cannot be talked to" in gatepost(*words, "--listener", "mx")[2]
+
+
 def test_an_unknown_listener_is_told_with_the_known_ones(gatepost):
     code, _, err = gatepost("send", "--from", "a@b.example", "--to", "c@d.example", "--listener", "nosuch")
     assert code == cli.USAGE
