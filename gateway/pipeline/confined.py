@@ -10,7 +10,6 @@ import contextlib
 import gc
 import importlib
 import json
-import mmap
 import os
 import resource
 import signal
@@ -25,6 +24,7 @@ from pydantic import TypeAdapter
 from gateway.model import Content, Finding, Mail
 from gateway.pipeline.content import parse
 from gateway.pipeline.inspect import think
+from gateway.pipeline.mapped import mapped
 from gateway.pipeline.policy import Policy, Waves, build_settings, waves
 from gateway.stages import Content as ContentPolicy
 
@@ -197,8 +197,7 @@ def _read(gateway: socket.socket, size: int) -> bytes:
 
 def scan(mail: Mail, fd: int, limits: Limits, policies: Waves) -> Scanned:
     """Parse the message behind *fd* and run the pure filters of *policies* on it."""
-    size = os.fstat(fd).st_size
-    with mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else contextlib.nullcontext(b"") as data:
+    with mapped(fd) as data:
         content = parse(data, limits)
     found = think(replace(mail, content=content), policies)
     parts = tuple(replace(part, text="") if part.text else part for part in content.parts)

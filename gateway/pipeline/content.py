@@ -18,6 +18,7 @@ from mmap import mmap
 
 from gateway.events import clean
 from gateway.model import Content, Part
+from gateway.pipeline import mapped
 from gateway.pipeline.mime import (
     Field,
     Header,
@@ -250,10 +251,21 @@ class _Scan:
 
     def _uuencoded(self, start: int, end: int, path: str) -> None:
         """Files that stand in the text itself, as mail programs before MIME sent them, and some still show them."""
-        for match in _UUENCODED.finditer(self.data, start, end):
+        for match in self._each(_UUENCODED, start, end):
             line = bytes(self.data[match.end() : match.end() + 100]).partition(b"\r\n")[0]
             with contextlib.suppress(binascii.Error):
                 self._keep(Part(path, "", _name(raw_text(match[1].strip())), sniff(binascii.a2b_uu(line))))
+
+    def _each(self, pattern: re.Pattern[bytes], start: int, end: int) -> Iterator[re.Match[bytes]]:
+        """The matches of *pattern*, of which none is longer than `MAX_LINE`; searched in portions that memory can hold."""
+        while start < end:
+            stop = min(end, start + mapped.WINDOW)
+            for match in pattern.finditer(self.data, start, min(end, stop + MAX_LINE)):
+                if match.start() < stop:
+                    yield match
+            if isinstance(self.data, mapped.Passing):
+                self.data.let_go(start, stop)
+            start = stop
 
     def _decoded(self, encoding: str, start: int, end: int) -> bytes:
         raw = bytes(self.data[start:end])
