@@ -313,10 +313,10 @@ def supervise(config: Config, path: Path | None) -> None:
         asyncio.run(
             gateway.run(
                 lambda: wanted <= roles.running(config.run_dir),
-                lambda: welcome.greet(config, scanner),
+                lambda: terminal.try_to(lambda: welcome.greet(config, scanner)),
             )
         )
-    terminal.say("Gatepost has stopped.")
+    terminal.try_to(lambda: terminal.say("Gatepost has stopped."))
 
 
 def _scanner(config: Config, policies: Policies) -> tuple[list[supervisor.Child], str]:

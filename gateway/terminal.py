@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import select
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -33,6 +35,16 @@ def text(value: object, style: str = "") -> Text:
 def say(*words: object, style: str = "") -> None:
     """One line on standard output."""
     _console().print(text(" ".join(map(str, words)), style), soft_wrap=True)
+
+
+def try_to(speak: Callable[[], object]) -> None:
+    """Let *speak* print, if standard output takes it at once: a service neither hangs nor ends for its words."""
+    try:
+        if select.select([], [sys.stdout], [], 0)[1]:
+            speak()
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush, at the end, fails again
 
 
 def complain(*words: object) -> None:

@@ -344,12 +344,14 @@ def run(
     may_fail: bool = False,
     around: Callable[[Path], AbstractContextManager[object]] = nullcontext,
     env: Mapping[str, str] | None = None,
+    wrapper: Sequence[str | Path] = (),
 ) -> Iterator[Gateway]:
     """A gateway with these accounts, and with these policies (text by stem) in place of the shipped ones.
 
     `dns` is the port of its resolver; `more` stands at the end of gatepost.toml. `@HOME@` is the working folder; what
-    `around` makes of it is there before anything else. `env` is for the gateway alone, not for the command. At the end
-    it must stop in order, and unless `may_fail` without one failure told.
+    `around` makes of it is there before anything else. `env` is for the gateway alone, not for the command, and so is
+    `wrapper`, a program that becomes it. At the end it must stop in order, and unless `may_fail` without one failure
+    told.
     """
     with processes.workspace("e2e") as home, around(home):
         ports = ports or free_ports()
@@ -357,7 +359,7 @@ def run(
         (home / "gatepost.toml").write_text(CONFIG.format(hostname=HOSTNAME, home=home, **values) + more)
         write_policies(home, {"routes": routes(), **(policies or {})})
         passwords = {address(user): add_account(home, address(user)) for user in users}
-        with started(home, ports, certificate, passwords, may_fail=may_fail, env=env) as gateway:
+        with started(home, ports, certificate, passwords, may_fail=may_fail, env=env, wrapper=wrapper) as gateway:
             yield gateway
 
 
@@ -370,9 +372,10 @@ def started(
     *,
     may_fail: bool = False,
     env: Mapping[str, str] | None = None,
+    wrapper: Sequence[str | Path] = (),
 ) -> Iterator[Gateway]:
     """Start the gateway whose configuration lies in *home*, with the data that it finds there."""
-    argv: list[str | Path] = [*COMMAND, "--config", home / "gatepost.toml", "run"]
+    argv: list[str | Path] = [*wrapper, *COMMAND, "--config", home / "gatepost.toml", "run"]
 
     def ready() -> bool:
         return all((home / f"var/run/{role}-1.pid").exists() for role in ROLES)

@@ -1,6 +1,10 @@
 """What is printed: strangers' text does nothing, values of ours become JSON, numbers are for people."""
 
 import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
@@ -77,3 +81,20 @@ def test_sizes_for_people(count, words):
 def test_no_moment_is_no_text():
     assert terminal.moment(0) == ""
     assert terminal.moment(1_700_000_000).startswith("2023-11-1")
+
+
+SAYS = "import sys; from gateway import terminal; terminal.try_to(lambda: terminal.say('x' * 1000)); sys.exit(7)"
+
+
+def test_words_that_nobody_takes_neither_hang_nor_end_a_program(tmp_path):
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with suppress(BlockingIOError):
+        while os.write(theirs, bytes(4096)):
+            pass
+    os.set_blocking(theirs, True)
+    with open("/dev/full", "wb") as full:
+        for out in (theirs, full):
+            assert subprocess.run([sys.executable, "-c", SAYS], stdout=out, timeout=30, check=False).returncode == 7
+    os.close(ours)
+    os.close(theirs)
