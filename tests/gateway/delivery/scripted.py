@@ -1,7 +1,8 @@
 """A mail host that plays a script: what it says, what it wants to hear, and when it hangs up.
 
 A line of a script: `S: text` it says; `C: text` it wants to hear; `C= text` the message it wants to get after 354, as
-it stands on the wire ("*": any); `X` it hangs up; `T` it begins TLS. "\\r" and "\\n" are escapes.
+it stands on the wire ("*": any); `X` it hangs up; `T` it begins TLS; `R: N text` it says N lines; `L: N text` it says
+N times the text and never ends the line. "\\r" and "\\n" are escapes.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ class Host:
         if kind == "S:":
             writer.write(unescaped(text) + b"\r\n")
             await writer.drain()
+        elif kind in ("R:", "L:"):
+            with suppress(OSError):  # the other side may have had enough
+                writer.write(_much(text, b"\r\n" if kind == "R:" else b""))
+                await writer.drain()
         elif kind == "C:":
             got = (await reader.readuntil(b"\r\n")).decode().removesuffix("\r\n")
             lines.append(got)
@@ -77,6 +82,11 @@ class Host:
             await writer.start_tls(self.tls)
         elif kind == "X":
             writer.close()
+
+
+def _much(text: str, end: bytes) -> bytes:
+    number, _, what = text.partition(" ")
+    return (unescaped(what) + end) * int(number)
 
 
 def unescaped(text: str) -> bytes:

@@ -170,6 +170,9 @@ def test_tls_from_the_first_octet(context: ssl.SSLContext, certificate: Path) ->
         ("S: 421 4.3.2 full house", "421 4.3.2 full house"),
         ("X", "it closed the connection"),
         ("S: SSH-2.0-OpenSSH_9", "it does not speak SMTP"),
+        ("R: 5000 220-welcome", "its reply does not end"),
+        ("L: 1048576 2", "it sent "),
+        ("S: 220 mx\nC: EHLO gw.us.example\nR: 5000 250-EXTENSION", "its reply does not end"),
         ("S: 220 mx\nC: EHLO gw.us.example\nX", "it closed the connection"),
         ("S: 220 mx\nC: EHLO gw.us.example\nS: 450 4.7.1 later", "450 4.7.1 later"),
         (

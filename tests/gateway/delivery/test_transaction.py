@@ -54,7 +54,7 @@ def test_the_dialog_goes_as_written(path: Path) -> None:
     more |= dict(word.split("=", 1) for word in words if "=" in word)
     body = next((unescaped(line[5:]) for line in lines if line.startswith("body ")), HELLO)
     mail = outgoing(body, tuple(map(recipient, given_["to"])), sender=given_["from"][0], **more)
-    script = [line for line in lines if re.match(r"[SC][:=] |X$", line)]
+    script = [line for line in lines if re.match(r"[SCRL][:=] |X$", line)]
     relay = RELAY.model_copy(update={"send_eight_bit_anyway": "anyway" in words})
 
     async def talk() -> tuple[list[Result], list[str]]:
