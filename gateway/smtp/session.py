@@ -85,11 +85,9 @@ class Session(Connection):
 
     async def welcome(self) -> bool:
         """Greet whom the listener, the limits and the policies let in."""
-        if refusal := self._door_refusal():
-            events.refused_connection(self.peer.peer, self._service.listener.name, str(refusal))
-        else:
-            refusal = await self._judged_at_door()
+        refusal = self._door_refusal() or await self._judged_at_door()
         if refusal:
+            events.refused_connection(self.peer.peer, self._service.listener.name, str(refusal))
             self.leave(refusal)
         return not refusal
 

@@ -1,7 +1,8 @@
-"""Behind a real proxy: the peer is the client, in the log, in the header and for the policies."""
+"""At the door: strangers wait for the greeting; behind a real proxy the peer is the client, in log, header and policies."""
 
 import smtplib
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,7 @@ from tests.peers.dns import Dns
 pytestmark = pytest.mark.e2e
 
 CLIENT = "127.0.0.77"
+DELAY = 0.4
 LISTENERS = """
 [[listeners]]
 name = "behind1"
@@ -52,7 +54,10 @@ def inner() -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def own(certificate: Certificate, names: Dns, real_clamd: Clamd, inner: dict[str, int]) -> Iterator[Gateway]:
-    policies = {"antivirus": gateways.shipped("antivirus", sockets=f'["unix:{real_clamd.unix_socket}"]')}
+    policies = {
+        "antivirus": gateways.shipped("antivirus", sockets=f'["unix:{real_clamd.unix_socket}"]'),
+        "edge": gateways.shipped("edge", greeting_exempt="[]", greeting_delay=f'"{DELAY}s"'),
+    }
     more = LISTENERS.format(**inner)
     with gateways.run(certificate, dns=names.port, policies=policies, more=more) as running:
         yield running
@@ -110,3 +115,29 @@ def test_who_comes_past_the_proxy_is_not_let_in(own: Gateway, inner: dict[str, i
         straight.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\nEHLO x\r\n")
         assert straight.makefile("rb").readline().startswith(b"554 5.7.1")
     assert own.wait_event("connection refused", since)["peer"] == CLIENT
+
+
+def greeting(own: Gateway, source: str, said: bytes = b"") -> tuple[bytes, float]:
+    """The first line at the mx port for a peer at *source* that begins with *said*, and the seconds it took."""
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", own.ports["mx"]), 30, (source, 0)) as peer:
+        peer.sendall(said)
+        return peer.makefile("rb").readline(), time.monotonic() - began
+
+
+def test_a_stranger_waits_for_the_greeting_once(own: Gateway) -> None:
+    line, seconds = greeting(own, "127.0.0.81")
+    assert line.startswith(b"220 ")
+    assert seconds >= DELAY
+    line, seconds = greeting(own, "127.0.0.81")
+    assert line.startswith(b"220 ")
+    assert seconds < DELAY
+
+
+def test_who_speaks_before_the_greeting_is_sent_away_every_time(own: Gateway) -> None:
+    for _ in range(2):
+        since = own.mark()
+        line, seconds = greeting(own, "127.0.0.82", b"EHLO spam.example\r\n")
+        assert line.startswith(b"554 5.5.0 You spoke before our greeting")
+        assert seconds < DELAY
+        assert own.wait_event("connection refused", since)["peer"] == "127.0.0.82"
