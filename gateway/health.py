@@ -121,7 +121,8 @@ def _store(config: Config, opened: Opened) -> list[Check]:
     try:
         with opened(hurried) as store, store.reading() as conn:
             text = f"its turn came in {(time.monotonic() - began) * 1000:.0f} ms"
-            return [Check("store", ok=True, text=text), *_queue(conn)]
+            remarks = [Check(*remark) for remark in store.remarks(conn)]
+            return [Check("store", ok=True, text=text), *remarks, *_queue(conn)]
     except (Temporary, OSError) as error:
         if isinstance(error, Temporary) and not (config.store.url or config.run_dir.exists()):
             raise

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sqlalchemy import Connection, Engine
 
@@ -33,11 +33,20 @@ class AnyMarks(Protocol):
         """Whether the transaction marked last has happened. It is sure when that of *conn* is durable."""
 
 
+class Remark(NamedTuple):
+    """Something about the database that administrators want to know, well or not."""
+
+    subject: str
+    ok: bool
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """Engines to write and to read with; `migrating` is a transaction in which nobody else migrates.
 
-    `marks` is None where a COMMIT that fails has not happened. `try_out` raises what is wrong with the database.
+    `marks` is None where a COMMIT that fails has not happened. `try_out` raises what is wrong with the database,
+    `remarks` tells what does not keep it from working.
     """
 
     writing: Engine
@@ -46,3 +55,4 @@ class Database:
     bell: AnyBell
     marks: AnyMarks | None = None
     try_out: Callable[[Connection], None] = lambda _: None
+    remarks: Callable[[Connection], Sequence[Remark]] = lambda _: ()

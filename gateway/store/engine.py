@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from gateway.model import Temporary
 from gateway.store import migrations, sqlite
-from gateway.store.database import Database
+from gateway.store.database import Database, Remark
 from gateway.store.failures import StorageFull, is_stale, translated
 from gateway.store.writer import Writer
 
@@ -59,6 +59,10 @@ class Store:
         """Raise `Temporary` where the store cannot be used as it is; a database that answers stays as it is."""
         with _named(), self.engine.connect() as conn:
             self._database.try_out(conn)
+
+    def remarks(self, conn: Connection) -> Sequence[Remark]:
+        """What administrators want to know of the database that *conn* reads."""
+        return self._database.remarks(conn)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run *work* in a transaction shared with others, and return its result when that is durable.

@@ -6,18 +6,18 @@ Several hosts may be named; whichever of them takes writes is the one we talk to
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg.errors import Diagnostic
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 
 from gateway.store import migrations
-from gateway.store.database import Database
+from gateway.store.database import Database, Remark
 from gateway.store.failures import Unfit
 from gateway.store.marks import Marks
 from gateway.store.notify import Notifications
@@ -46,7 +46,7 @@ def opened(url: str, readers: int, patience: float, password_file: Path | None =
     _limit(writing, _limits(patience, patience), "READ COMMITTED")
     _limit(reading, _limits(patience, IDLE_READING), "REPEATABLE READ", read_only=True)
     words = partial(_words, reading, patience, password_file)
-    return Database(writing, reading, _migrating, Notifications(reading, words), Marks(), _try)
+    return Database(writing, reading, _migrating, Notifications(reading, words), Marks(), _try, _remarks)
 
 
 class Connected(psycopg.Connection[Any]):
@@ -180,3 +180,17 @@ def _try(conn: Connection) -> None:
     elif not conn.scalar(select(func.has_schema_privilege(func.current_schema(), "CREATE"))):
         raise Unfit("the store does not let us make our tables", "make our user the owner of the database")
     conn.rollback()
+
+
+def _remarks(conn: Connection) -> Sequence[Remark]:
+    """Which server it is, and, where several are named, whether another has what it confirms."""
+    server = cast("Connected", conn.connection.driver_connection).info
+    version, host = server.server_version, server.host
+    remarks = [Remark("database", ok=True, text=f"PostgreSQL {version // 10_000}.{version % 10_000} at {host}")]
+    if "," in str(_words(conn.engine, 0.0, None).get("host", "")):
+        waits = conn.scalar(select(func.current_setting("synchronous_standby_names")))
+        level = conn.scalar(select(func.current_setting("synchronous_commit")))
+        ok = bool(waits) and level not in ("local", "remote_write")
+        text = "commits wait for it" if ok else "no commit waits for one: mail may be lost in a failover"
+        remarks.append(Remark("standby", ok, text))
+    return remarks

@@ -298,6 +298,26 @@ def test_a_database_that_cannot_be_used_is_told_with_key_and_cure(unfit, case, s
     store.close()
 
 
+def test_it_says_which_server_it_is_and_what_a_failover_would_cost(database, url, store):
+    """A second host that is only named."""
+    two = Store(url.replace("host=", "host=/nowhere,"))
+
+    def remarks(of):
+        with of.reading() as conn:
+            return {one.subject: (one.ok, one.text) for one in of.remarks(conn)}
+
+    (server,) = remarks(store).values()
+    assert server == (
+        True,
+        f"PostgreSQL {database.execute('SHOW server_version')[0][0].split()[0]} at {database.directory}",
+    )
+    assert not remarks(two)["standby"][0]
+    with system_setting(database, "synchronous_standby_names", "nobody"):
+        shows(database, "synchronous_standby_names", "nobody")
+        assert remarks(two)["standby"][0]
+    two.close()
+
+
 def test_a_clock_that_is_off_is_told(store, monkeypatch):
     late = time.time() + 10
     monkeypatch.setattr(time, "time", lambda: late)
