@@ -12,8 +12,12 @@ A file begins with options, `key: value`, up to an empty line. Then each line is
     WAIT s         the client is silent for s seconds
     CLOSED         the server says no more, and closes
     GOT text       the next message that the intake took, escaped
+    TOOK n         the intake took n more messages, whatever they hold
     NOTHING        the intake has taken no further message
     FROM address   the last message that the intake took came from this peer
+
+Whatever the steps say: each line of a reply is in form, is a constant of `replies` where its text is not our name or an
+extension, and at the end the intake has taken what the steps have named, and no other message.
 """
 
 import asyncio
@@ -29,10 +33,14 @@ import uvloop
 from gateway import config, tls
 from gateway.model import ListenerKind, Temporary
 from gateway.pipeline.outcome import Kind, Outcome
-from gateway.smtp import connection, server
+from gateway.smtp import connection, replies, server
+from gateway.smtp.replies import Reply
 from gateway.stages import Edge, Logins, Stages
 
 DEADLINE = 5.0
+CONSTANTS = tuple(str(reply) for reply in vars(replies).values() if isinstance(reply, Reply))
+MAY_FOLLOW = re.compile(r"(?: \([A-Za-z0-9 .,:/_-]{1,100}\))?(?: id=[0-9a-z]{1,32})?")
+OURS = re.compile(r"220 mx\.test ESMTP Gatepost|250 mx\.test|250-[ -~]+|250 ENHANCEDSTATUSCODES")
 
 
 class State:
@@ -68,6 +76,7 @@ class Intake:
     answers: dict = field(default_factory=dict)
     taken: list = field(default_factory=list)
     pause: float = 0.0
+    reference: str = "filter: code"
     asked: list = field(default_factory=list)
     state: State = field(default_factory=State)
     logins: Logins = field(default_factory=lambda: Logins(delay=0.0))
@@ -86,7 +95,7 @@ class Intake:
             raise RuntimeError("secret of ours\r\n250 x")
         if word == "temporary":
             raise Temporary("secret of ours")
-        return Outcome(Kind(word), "0id" if "message" in keys else "", "filter: code" if word == "rejected" else "")
+        return Outcome(Kind(word), "0id" if "message" in keys else "", self.reference if word == "rejected" else "")
 
     async def connect(self, peer):
         return await self.answer("connect")
@@ -159,7 +168,9 @@ class Client:
         line = await asyncio.wait_for(self.reader.readline(), DEADLINE)
         assert not line or line.endswith(b"\r\n")
         assert len(line) <= 512
-        return line[:-2].decode("ascii")
+        said = line[:-2].decode("ascii")
+        assert not said or is_in_form(said), f"{said!r} is no reply of ours"
+        return said
 
     async def begins(self, wanted):
         line = await self.line()
@@ -168,6 +179,15 @@ class Client:
     async def matches(self, wanted):
         line = await self.line()
         assert re.fullmatch(wanted, line), f"{line!r} is not {wanted!r}"
+
+    async def secure(self):
+        """Say EHLO and STARTTLS, and shake hands; what follows is said within TLS."""
+        self.writer.write(b"EHLO client.example\r\n")
+        while (await self.line())[3] == "-":
+            pass
+        self.writer.write(b"STARTTLS\r\n")
+        await self.begins("220 2.0.0")
+        await self.tls("")
 
     async def tls(self, _):
         await asyncio.wait_for(self.writer.start_tls(self.context, server_hostname="localhost"), DEADLINE)
@@ -188,6 +208,10 @@ class Client:
         self.messages += 1
         assert taken == unescaped(content)
 
+    async def took(self, count):
+        self.messages += int(count)
+        await self.nothing("")
+
     async def nothing(self, _):
         assert len(self.intake.taken) == self.messages
 
@@ -203,9 +227,17 @@ STEPS = {
     "WAIT": "wait",
     "CLOSED": "closed",
     "GOT": "got",
+    "TOOK": "took",
     "NOTHING": "nothing",
     "FROM": "came_from",
 }
+
+
+def is_in_form(line):
+    """Whether *line* is a reply line (RFC 5321 4.2) in which nobody has a word but we."""
+    return bool(OURS.fullmatch(line)) or any(
+        line.startswith(constant) and MAY_FOLLOW.fullmatch(line[len(constant) :]) for constant in CONSTANTS
+    )
 
 
 def unescaped(text):
@@ -213,9 +245,10 @@ def unescaped(text):
 
 
 def options(head):
-    """Options of the file: listener, tls, networks, proxy_from, edge.NAME, intake.KEY, pause, plainly.
+    """Options of the file: listener, tls, networks, proxy_from, edge.NAME, intake.KEY, pause, reference, plainly.
 
-    Lists are JSON. A client that begins `plainly` shakes hands at TLS, whatever the listener does.
+    Lists are JSON. A client that begins `plainly` shakes hands at TLS, whatever the listener does; one that is `secured`
+    does so by STARTTLS right after the greeting.
     """
     found = {}
     for line in head.splitlines():
@@ -247,11 +280,21 @@ def is_for_any_transport(path: Path):
     return not (clear or "\nEOF" in steps or "STARTTLS" in steps)
 
 
+def is_for_starttls(path: Path):
+    """Whether the dialog in *path* is the same after STARTTLS: nobody counts or times what was said before it."""
+    head, _, steps = path.read_text("utf-8").partition("\n\n")
+    counts = {"edge.commands", "edge.session_time", "pause"} & set(options(head))
+    starts = steps.startswith(("S: 220", "S~ 220")) and not path.stem.startswith(("other-protocol", "proxy-"))
+    return is_for_any_transport(path) and starts and not counts
+
+
 async def _perform(found, steps, folder):
     secured = found.get("tls", "none")
     context = server_context(folder) if secured != "none" else None
     answers = {key[7:]: value for key, value in found.items() if key.startswith("intake.")}
     intake = Intake(of_edge(found), answers=answers, pause=float(found.get("pause", 0)))
+    if "reference" in found:
+        intake.reference = unescaped(found["reference"]).decode("latin-1")
     networks = tuple(found["networks"].split()) if "networks" in found else ()
     at = config.Listener(
         name="test",
@@ -267,17 +310,25 @@ async def _perform(found, steps, folder):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=implicit)
         client = Client(reader, writer, trusting, intake)
         try:
-            for number, step in enumerate(steps.splitlines(), 1):
-                if step and not step.startswith("#"):
-                    try:
-                        await client.play(step)
-                    except (AssertionError, TimeoutError, IndexError) as error:
-                        raise AssertionError(f"step {number}, {step}: {type(error).__name__} {error}") from None
+            await _play(client, steps.splitlines(), secured="secured" in found)
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+    await client.nothing("")
     return intake
+
+
+async def _play(client, steps, *, secured):
+    """Play *steps*; those behind the greeting within TLS, if it is to be *secured*."""
+    for number, step in enumerate(steps):
+        if step and not step.startswith("#"):
+            try:
+                await client.play(step)
+                if secured and number == 0:
+                    await client.secure()
+            except (AssertionError, TimeoutError, IndexError) as error:
+                raise AssertionError(f"step {number + 1}, {step}: {type(error).__name__} {error}") from None
 
 
 def server_context(folder):
