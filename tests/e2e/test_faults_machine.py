@@ -79,6 +79,12 @@ def test_where_the_run_folder_has_no_room_mail_flows_and_killed_processes_come_b
         gateway.wait_pid(role, other_than=pid)
 
 
+@pytest.mark.parametrize("call", ["flush", "write"])
+def test_while_the_disk_fails_mail_gets_451_and_what_was_promised_stays(own: Site, call: str) -> None:
+    outcome = faults.under(own, faults.FAULTS[f"the disk fails at a {call}"], LASTS)
+    assert codes(outcome) == {LATER}
+
+
 def test_while_somebody_holds_the_store_mail_gets_451_and_pop3_says_later(own: Site) -> None:
     troubles: dict[str, str] = {}
 
@@ -160,6 +166,20 @@ def test_a_pop3_server_without_descriptors_does_not_spin_and_serves_again(own: S
     with own.trial.gateway.opened("alice") as client:
         assert client.stat()[0]
     assert own.pid("pop3") == pid
+
+
+def test_the_maildrop_of_a_killed_server_is_open_at_once(own: Site) -> None:
+    """Its lease would last for a minute."""
+    gateway = own.trial.gateway
+    with gateway.opened("alice", leave=True) as client:
+        count = client.stat()[0]
+        client.dele(1)
+        pid = own.pid("pop3")
+        os.kill(pid, signal.SIGKILL)
+        gateway.wait_pid("pop3", other_than=pid)
+        with gateway.opened("alice") as again:
+            assert again.stat()[0] == count
+    own.trial.note("a kill")
 
 
 def test_what_was_sent_and_could_not_be_written_down_is_not_sent_again(own: Site) -> None:

@@ -92,6 +92,20 @@ def store_locked(one: Site) -> AbstractContextManager[None]:
     return lab.locked(one.trial.gateway.home / "var/gatepost.db")
 
 
+def disk_fails(*calls: str) -> Fault:
+    """What the roles write to the store's log, or flush of it, fails as on a broken disk."""
+
+    @contextmanager
+    def fault(one: Site) -> Iterator[None]:
+        log = one.trial.gateway.home / "var/gatepost.db-wal"
+        with ExitStack() as stack:
+            for role in gateways.ROLES:
+                stack.enter_context(lab.failing(one.pid(role), ",".join(calls), "EIO", log))
+            yield
+
+    return fault
+
+
 def scanner(mode: Mode) -> Fault:
     """clamd errs in this way; with `OK` nothing is wrong."""
 
@@ -111,6 +125,8 @@ FAULTS: Mapping[str, Fault] = {
     "no room for the spool": no_room("spool"),
     "no room in the run folder": no_room("run"),
     "the store is locked": store_locked,
+    "the disk fails at a flush": disk_fails("fdatasync", "fsync"),
+    "the disk fails at a write": disk_fails("pwrite64"),
     **{f"no file can be opened by {role}": no_descriptors(role) for role in gateways.ROLES},
     **{f"few files can be opened by {role}": no_descriptors(role, 3) for role in gateways.ROLES},
     **{f"clamd {mode.value}": scanner(mode) for mode in Mode if mode not in (Mode.OK, Mode.SLOWREAD)},

@@ -89,6 +89,30 @@ def locked(database: Path) -> Iterator[None]:
             other.execute("ROLLBACK")
 
 
+@contextmanager
+def failing(pid: int, calls: str, error: str, file: Path) -> Iterator[None]:
+    """These system calls ("fdatasync,pwrite64") of a process, on *file*, fail during the block."""
+    processes.require("strace")
+    argv = ["strace", "-f", "-qq", "-o", os.devnull, "-P", file, "-e", f"inject={calls}:error={error}", "-p", str(pid)]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as tracer:
+        try:
+            processes.wait_until(lambda: all(_traced(task) for task in _tasks(pid)), 10, f"strace to hold {pid}")
+            yield
+        finally:
+            tracer.terminate()
+            tracer.wait(10)
+
+
+def _tasks(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").iterdir())
+
+
+def _traced(task: Path) -> bool:
+    with suppress(FileNotFoundError):  # this thread has ended
+        return "TracerPid:\t0\n" not in (task / "status").read_text()
+    return True
+
+
 def cpu_seconds(pid: int) -> float:
     """What a process has used of the processor so far."""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
