@@ -3,6 +3,9 @@
 After some wrong passwords each further one doubles a pause in which none is looked at. A user is only held back at the
 address that guessed, so nobody locks another out from elsewhere. Rule: where the shared state is out of reach, what
 this process remembers counts; nobody guesses freely because we cannot count.
+
+To check a password is work. Strangers take turns at it, a few at a time; who has logged in from there before goes past
+them, so that a crowd of guessers does not keep our own people out.
 """
 
 from __future__ import annotations
@@ -38,12 +41,13 @@ class Backoff:
     ) -> None:
         self._state, self._settings = state, settings
         self._own = _Memory(clock)
+        self._turns = asyncio.Semaphore(settings().threads)
 
     async def checked(self, peer: Address, login: str, check: Callable[[], Awaitable[str]]) -> str:
         """The account that *check* finds, or "" where it finds none, which takes `delay` seconds whatever is wrong.
 
-        `HeldBack`, and no check, where *peer* has guessed too often. An attempt counts as wrong until it is proved
-        right, so that many at once are no way around.
+        `HeldBack`, and no check, where *peer* has guessed too often; `Temporary` where its turn does not come. An
+        attempt counts as wrong until it is proved right, so that many at once are no way around.
         """
         settings = self._settings()
         until = time.monotonic() + settings.delay
@@ -51,15 +55,38 @@ class Backoff:
         counts = await self._add(dict.fromkeys(keys, 1), settings.memory)
         begun = await self._begun(keys, counts, settings)
         try:
-            account = await check()
+            account = await self._in_turn(user, check, settings)
         except Temporary:
             await self._forgive({user: -1, place: -1}, begun, settings)
             raise
         if account:
             await self._forgive({user: -counts[0], place: -1}, begun, settings)
+            await self._remember(user, settings)
         else:
             await asyncio.sleep(until - time.monotonic())
         return account
+
+    async def _in_turn(self, user: str, check: Callable[[], Awaitable[str]], settings: Logins) -> str:
+        if await self._is_known(user):
+            return await check()
+        try:
+            async with asyncio.timeout(settings.turn):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Temporary("too many passwords wait to be checked") from None
+        try:
+            return await check()
+        finally:
+            self._turns.release()
+
+    async def _is_known(self, user: str) -> bool:
+        with suppress(Temporary):
+            return await self._state.get(f"known:{user}") is not None
+        return False
+
+    async def _remember(self, user: str, settings: Logins) -> None:
+        with suppress(Temporary):
+            await self._state.put(f"known:{user}", "1", settings.known)
 
     async def _begun(self, keys: Sequence[str], counts: Sequence[int], settings: Logins) -> Sequence[str]:
         """The pauses that begin with the attempt that *counts* has in it; `HeldBack` while an earlier one lasts."""

@@ -75,6 +75,8 @@ class Logins(Table):
     longest_pause: Wait = 900.0
     memory: Wait = 3600.0
     delay: Duration = 2.0
+    turn: Wait = 10.0
+    known: Duration = 30 * 86400.0
     threads: Count = 2
 
 

@@ -39,6 +39,9 @@ class Gone:
     async def put(self, key, value, ttl):
         raise Temporary("gone")
 
+    async def get(self, key):
+        raise Temporary("gone")
+
 
 class Guesses:
     """One who guesses: `looked_at` says how many passwords were looked at, `one` what came of one."""
@@ -177,6 +180,38 @@ def test_a_wrong_password_takes_its_time_whatever_is_wrong(tmp_path):
     began = time.monotonic()
     assert guesses.some((HERE, "alice", "alice")) == ["alice"]
     assert time.monotonic() - began < 0.1
+
+
+def test_who_has_logged_in_before_goes_past_a_crowd_of_strangers(tmp_path):
+    settings = Logins(threads=2, turn=0.1, delay=0.0)
+    backoff = Backoff(LocalState(tmp_path / "state.db"), lambda: settings)
+
+    async def play():
+        held, begun = asyncio.Event(), []
+
+        async def slow():
+            begun.append(1)
+            await held.wait()
+            return ""
+
+        async def right():
+            return "alice"
+
+        assert await backoff.checked(HERE, "alice", right) == "alice"
+        crowd = [ip_address(f"198.51.100.{n}") for n in range(10)]
+        asked = [asyncio.create_task(backoff.checked(one, "alice", slow)) for one in crowd]
+        await asyncio.sleep(0.02)
+        assert len(begun) == 2
+        assert await asyncio.wait_for(backoff.checked(HERE, "alice", right), 0.05) == "alice"
+        with pytest.raises(Temporary, match="too many passwords wait"):
+            await backoff.checked(THERE, "alice", right)  # who never has waits as all others do
+        held.set()
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        assert done[:2] == ["", ""]
+        assert all(isinstance(one, Temporary) for one in done[2:])
+        assert await backoff.checked(THERE, "alice", right) == "alice"
+
+    asyncio.run(play())
 
 
 def test_what_one_process_remembers_is_bounded(clock, monkeypatch):
