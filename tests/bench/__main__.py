@@ -6,12 +6,12 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from tests.bench import corpus, measure, profile, report, stacks, usage
+from tests.bench import corpus, measure, memory, profile, report, stacks, usage
 from tests.bench import load as generator
 from tests.peers import processes
 
@@ -40,9 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             profile.show(args.profile, replace(load, concurrency=10), replace(size, smtp_processes=1))
             return 0
         results = measured(names, load, args.concurrency, args.rounds, size)
+    needs = None if args.quick or args.stack else memory.measure(size)
     report.show(results, about)
+    if needs:
+        print("\n".join(needs.told()))
     if args.json:
-        args.json.write_text(json.dumps(report.as_json(results, about), indent=1) + "\n")
+        every = report.as_json(results, about) | ({"memory": asdict(needs)} if needs else {})
+        args.json.write_text(json.dumps(every, indent=1) + "\n")
     return 0
 
 
@@ -81,7 +85,7 @@ def measured(
 ) -> list[report.Result]:
     """Each stack in turn, started afresh, in every round: so slow changes of the machine touch all of them alike."""
     runs: dict[tuple[str, int], list[measure.Figures]] = defaultdict(list)
-    memory: dict[str, tuple[float, float, float]] = {}
+    sizes: dict[str, tuple[float, float, float]] = {}
     for number in range(rounds):
         for name in names:
             print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
@@ -93,9 +97,9 @@ def measured(
                 for concurrency in concurrencies:
                     runs[name, concurrency].append(measure.run(stack, replace(load, concurrency=concurrency)))
                 scanner = usage.memory(stack.scanner.pid) if stack.scanner else 0.0
-                memory[name] = (idle, usage.memory(stack.process.pid), scanner)
+                sizes[name] = (idle, usage.memory(stack.process.pid), scanner)
     return [
-        report.Result(name, concurrency, measure.medians(runs[name, concurrency]), *memory[name])
+        report.Result(name, concurrency, measure.medians(runs[name, concurrency]), *sizes[name])
         for name in names
         for concurrency in concurrencies
     ]

@@ -40,8 +40,8 @@ class Needs:
         return [
             f"memory at rest, {FULL}: {sum(self.idle.values()):.0f} MB ({_listed(dict(by_size))})",
             f"{CONNECTIONS} idle connections: {self.connections:+.0f} MB",
-            f"a message of {LARGE // MB} MB, largest growth of a process: {_listed(self.large)}; "
-            f"without pages of files: {_listed(self.large_anonymous)}",
+            f"a message of {LARGE // MB} MB, largest growth of a process: {_listed(self.large)}",
+            f"the same without pages of files: {_listed(self.large_anonymous)}",
         ]
 
 
@@ -66,7 +66,7 @@ def measure(size: Size) -> Needs:
         idle: dict[str, float] = defaultdict(float)
         for (_, part), (all_pages, _) in before.items():
             idle[part] += all_pages
-        return Needs(idle, connected - sum(idle.values()), peaks.growth(0), peaks.growth(1))
+        return Needs(dict(idle), connected - sum(idle.values()), peaks.growth(0), peaks.growth(1))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from tests.bench.stacks import BASE
 
 NOISY = 0.15
 """Cores that others may use before a run counts as noisy."""
-WIDTH = 150
+WIDTH = 160
 
 
 @dataclass(frozen=True)
