@@ -1,17 +1,22 @@
 """Nothing that got 250 is lost: processes die at the worst places, and the ledger is compared afterwards."""
 
+import os
 import poplib
 import random
+import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.e2e import gateway as gateways
+from tests.peers import processes
 from tests.peers.certificates import Certificate
 from tests.peers.dns import Dns
-from tests.reliability import kill, ledger
+from tests.reliability import kill, ledger, power
 from tests.reliability.ledger import Report
 from tests.reliability.trial import REFUSING, RELAYED, Trial, trial
 
@@ -21,6 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning"),
 ]
 
+rarely_big = ledger.mixed(RELAYED, [gateways.address("alice")], big_every=40)
 plain = ledger.mixed(RELAYED, [gateways.address("alice")], big_every=5)
 """Mail that is settled at once: nobody defers it."""
 
@@ -64,10 +70,69 @@ def test_the_ledger_balances_when_nothing_goes_wrong(own: Trial) -> None:
     assert set(fates) == {"delivered", "bounced", "mailbox"}
 
 
+def test_what_is_acknowledged_survives_a_power_cut_at_every_moment(own: Trial, tmp_path: Path) -> None:
+    result = power.run(own, 50, tmp_path, random.Random(1), rarely_big).check()
+    assert result.acknowledged == 50
+    assert result.flushes > 10
+
+
 def test_whatever_is_killed_under_load_mail_flows_again_and_nothing_is_lost(own: Trial) -> None:
     result = kill.run(own, 10, random.Random(1))
     assert set(result.killed) == set(kill.TARGETS)
     assert result.report.fates["delivered"] > 10
+
+
+# A stop, unlike a kill, leaves no reply unsaid
+
+
+def test_a_stop_under_load_answers_every_client_and_ends_in_time(own: Trial) -> None:
+    part = Part.of(own)
+    with own.load():
+        processes.wait_until(lambda: part.hows().count("accepted") > 20, 30, "the load")
+        assert own.stop() < 15
+    assert own.gateway.process.popen.returncode == 0
+    own.restart()
+    part.settled()
+    assert "unknown" not in part.hows()
+
+
+def test_a_second_sigterm_neither_hastens_nor_hinders_the_stop(own: Trial) -> None:
+    part = Part.of(own)
+    with own.load():
+        processes.wait_until(lambda: part.hows().count("accepted") > 20, 30, "the load")
+        own.gateway.process.popen.terminate()
+        assert own.stop() < 15
+    assert own.gateway.process.popen.returncode == 0
+    own.restart()
+    part.settled()
+    assert "unknown" not in part.hows()
+
+
+def test_idle_clients_do_not_delay_a_stop(own: Trial) -> None:
+    idle = socket.create_connection(("127.0.0.1", own.gateway.ports["mx"]), 20)
+    with own.gateway.opened("bob", leave=True) as mailbox, idle, idle.makefile("rb") as replies:
+        assert mailbox.noop().startswith(b"+OK")
+        assert replies.readline().startswith(b"220")
+        seconds = own.stop()
+        assert replies.readline().startswith(b"421")
+    own.restart()
+    assert seconds < 4
+
+
+@pytest.mark.parametrize("role", ["smtp", "deliver"])
+def test_a_role_that_is_told_to_end_finishes_and_is_started_again(own: Trial, role: str) -> None:
+    part = Part.of(own)
+    pid = own.gateway.wait_pid(role)
+    mark = own.gateway.mark()
+    with own.load():
+        processes.wait_until(lambda: part.hows().count("accepted") > 20, 30, "the load")
+        os.kill(pid, signal.SIGTERM)
+        own.gateway.wait_event("process ended", mark, process=f"{role}-1", how="exit code 0")
+        own.gateway.wait_pid(role, other_than=pid)
+        own.wait_works()
+    copies, _ = part.settled()
+    assert not copies
+    assert "unknown" not in part.hows()
 
 
 # Before the COMMIT: nobody was promised anything, and nothing is kept

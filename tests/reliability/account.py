@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from gateway.model import State, Temporary
 from gateway.store import messages, schema
@@ -47,12 +47,19 @@ def _endings(conn: Connection) -> dict[int, str]:
     return {number: f"{kind} {text}".strip() for number, kind, text in conn.execute(query)}
 
 
-def waiting(store: Store) -> int:
-    """Deliveries that are queued, and senders still to be told."""
-    delivery = schema.delivery.c
+def waiting(store: Store) -> list[str]:
+    """What is queued, and whose sender is still to be told: for people who ask why, one line each."""
+    delivery, now = schema.delivery.c, time.time()
     with store.reading() as conn:
-        query = select(delivery.state, delivery.notice)
-        return sum(state == State.QUEUED or notice is not None for state, notice in conn.execute(query))
+        found = conn.execute(
+            select(schema.delivery).where(or_(delivery.state == State.QUEUED, delivery.notice.is_not(None)))
+        )
+        return [
+            f"{row.id} to {row.recipient}: {row.state}, due in {row.next_attempt - now:.1f} s, lease of "
+            f"{row.lease_owner or 'nobody'} for {row.lease_until - now:.1f} s, {row.attempts} attempts, "
+            f"{row.claims} claims, notice {row.notice}, {row.last_reply}"
+            for row in found
+        ]
 
 
 def wait_settled(store: Store, within: float = 60.0) -> None:
@@ -60,11 +67,11 @@ def wait_settled(store: Store, within: float = 60.0) -> None:
 
     The store may be out of reach meanwhile.
     """
-    deadline, left = time.monotonic() + within, -1
+    deadline, left = time.monotonic() + within, ["not looked yet"]
     while left:
-        assert time.monotonic() < deadline, f"{left} deliveries are not settled after {within} s"
+        assert time.monotonic() < deadline, f"{len(left)} deliveries are not settled after {within} s: {left[:9]}"
         try:
             left = waiting(store)
-        except Temporary:
-            left = -1
+        except Temporary as error:
+            left = [str(error)]
         time.sleep(0.1 if left else 0)

@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tests.peers import processes
+from tests.reliability import family
 from tests.reliability.ledger import Report
-from tests.reliability.trial import PEOPLE, Trial, runs
+from tests.reliability.trial import PEOPLE, Trial
 
 TARGETS = ("smtp", "deliver", "pop3", "nursery", "worker", "supervisor")
 UNDER_LOAD = 0.6
@@ -45,19 +45,14 @@ class Result:
 def run(trial: Trial, rounds: int, chance: random.Random, say: Say = lambda _: None) -> Result:
     """*rounds* kills under load, then the account. Fails where mail does not flow again, or the law is broken."""
     result = Result()
-    sender = trial.sender(connections=8, pause=0.2)
-    sender.start()
-    try:
-        with _reading(trial):
-            for number in range(rounds):
-                target = TARGETS[number] if number < len(TARGETS) else chance.choice(TARGETS)
-                time.sleep(chance.uniform(0, UNDER_LOAD))
-                _kill(trial, target, chance)
-                result.killed[target] += 1
-                result.recovered.append(trial.wait_works())
-                say(f"{number + 1}/{rounds} {target}: mail flowed again after {result.recovered[-1]:.1f} s")
-    finally:
-        sender.stop()
+    with trial.load(pause=0.2), _reading(trial):
+        for number in range(rounds):
+            target = TARGETS[number] if number < len(TARGETS) else chance.choice(TARGETS)
+            time.sleep(chance.uniform(0, UNDER_LOAD))
+            _kill(trial, target, chance)
+            result.killed[target] += 1
+            result.recovered.append(trial.wait_works())
+            say(f"{number + 1}/{rounds} {target}: mail flowed again after {result.recovered[-1]:.1f} s")
     result.report = trial.settled(within=120)
     return result
 
@@ -75,38 +70,7 @@ def _kill(trial: Trial, target: str, chance: random.Random) -> None:
 
 def _wait_pids(trial: Trial, target: str) -> list[int]:
     """At least one, though the last one may just have been killed."""
-    return processes.wait_until(lambda: list(_pids(trial, target)), 60, f"a {target} to kill")
-
-
-def _pids(trial: Trial, target: str) -> Iterator[int]:
-    """The processes of the kind *target*: roles are children of the supervisor, the confined ones their descendants."""
-    for role in _children(trial.gateway.process.pid):
-        if _command(role)[-2:] == ["run", target]:
-            yield role
-        for nursery in _children(role):
-            if target == "nursery":
-                yield nursery
-            if target == "worker":
-                yield from _children(nursery)
-
-
-def _command(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
-    except OSError:
-        return []
-
-
-def _children(pid: int) -> list[int]:
-    entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and _parent(entry) == pid]
-    return [int(entry.name) for entry in entries if runs(int(entry.name))]
-
-
-def _parent(entry: Path) -> int:
-    try:
-        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
+    return processes.wait_until(lambda: list(family.of(trial.gateway.process.pid, target)), 60, f"a {target} to kill")
 
 
 # ---- Somebody reads the mail meanwhile ----------------------------------------------------------------------------

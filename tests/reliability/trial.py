@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway import failpoints
+from gateway import failpoints, roles
 from gateway.store.engine import Store
 from tests.e2e import gateway as gateways
 from tests.e2e.gateway import Gateway
@@ -42,6 +42,16 @@ class Trial:
         """Who sends mail of every kind to it."""
         return Sender(self.book, [self.gateway.ports["mx"]], make or every_kind, connections=connections, pause=pause)
 
+    @contextmanager
+    def load(self, *, connections: int = 8, pause: float = 0.1) -> Iterator[None]:
+        """Mail of every kind without end during the block."""
+        sender = self.sender(connections=connections, pause=pause)
+        sender.start()
+        try:
+            yield
+        finally:
+            sender.stop()
+
     # ---- To break it ----------------------------------------------------------------------------------------------
 
     def order(self, failpoint: str, what: str = "kill") -> None:
@@ -59,12 +69,18 @@ class Trial:
         """An incident after which copies may come."""
         self.incidents.append(Incident(what))
 
+    def stop(self, within: float = 60.0) -> float:
+        """SIGTERM to the supervisor; the seconds until it has ended."""
+        began = time.monotonic()
+        self.gateway.process.popen.terminate()
+        self.gateway.process.popen.wait(within)
+        return time.monotonic() - began
+
     def restart(self) -> None:
         """What systemd does when the supervisor has died: wait for the end of its children, and start it again."""
         old = self.gateway
-        pids = _announced(old)
         old.process.popen.wait(30)
-        processes.wait_until(lambda: not any(map(family.runs, pids)), 40, "the processes to end by themselves")
+        processes.wait_until(lambda: not any(map(family.runs, _announced(old))), 40, "the processes to end")
         self.gateway = self.starts.enter_context(_started(old, self.orders))
 
     # ---- To account for it ----------------------------------------------------------------------------------------
@@ -113,7 +129,8 @@ def _return_path(raw: bytes) -> str:
 
 
 def _announced(gateway: Gateway) -> list[int]:
-    return [gateway.wait_pid(role) for role in gateways.ROLES]
+    """Also of those that were killed, and could not take their files away."""
+    return [process.pid for process in roles.known(gateway.home / "var/run")]
 
 
 def every_kind(number: int) -> ledger.Mail:
