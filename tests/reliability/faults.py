@@ -5,8 +5,9 @@
 
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.peers.certificates import Certificate
 from tests.peers.fake_clamd import FakeClamd, Mode
 from tests.reliability import lab, ledger
 from tests.reliability.lab import Disk
-from tests.reliability.trial import RELAYED, Trial, trial
+from tests.reliability.trial import PEOPLE, RELAYED, Trial, trial
 
 PATIENCE = 1.0
 """Seconds that a write waits for its turn at the store here; 30 by default."""
@@ -176,6 +177,31 @@ def _last(one: Site, seconds: float) -> None:
             disk.fill_again()
 
 
-def nothing(_: Site) -> AbstractContextManager[None]:
-    """No fault at all."""
-    return nullcontext()
+@dataclass(frozen=True)
+class Result:
+    """How long each fault lasted and how often, what was said meanwhile, seconds until mail flowed, and the ledger."""
+
+    rows: tuple[tuple[str, Outcome], ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name}: {_said(one)}; mail flowed again after {one.recovered_after:.1f} s" for name, one in self.rows
+        ]
+        return "\n".join([*lines, str(self.rows[-1][1].report)])
+
+
+def _said(outcome: Outcome) -> str:
+    counts = Counter(reply[:9] for reply in outcome.replies)
+    return ", ".join(f"{count} x {reply}" for reply, count in sorted(counts.items())) or "nothing was refused"
+
+
+def run(one: Site, rounds: int = 1, seconds: float = 5.0, say: Callable[[str], None] = lambda _: None) -> Result:
+    """Every fault for *seconds*, *rounds* times over. Fails where mail does not flow again, or the law is broken."""
+    rows = []
+    for name, fault in list(FAULTS.items()) * rounds:
+        outcome = under(one, fault, seconds)
+        rows.append((name, outcome))
+        say(f"{len(rows)}/{len(FAULTS) * rounds} {name}: {_said(outcome)}")
+        for user in PEOPLE:  # the disks are small
+            one.trial.fetch(user)
+    return Result(tuple(rows))
