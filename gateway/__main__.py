@@ -178,7 +178,10 @@ async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:
     async with _intake(config, shared.opened(config), config.server.scan_processes) as intake:
         context = tls.server_context(config)
         spool = config.server.data / "spool"
-        services = {x.name: server.server_factory(x, intake, context, spool_dir=spool) for x in config.listeners}
+        backoff = Backoff(intake.state, lambda: intake.stages.logins)
+        services = {
+            x.name: server.server_factory(x, intake, context, backoff, spool_dir=spool) for x in config.listeners
+        }
         async with (
             _stopped_by_signals(intake, partial(tls.renew, context, config)) as stop,
             _listening(config.listeners, services, bound, lambda: server.drain(DRAIN)),

@@ -26,11 +26,16 @@ _REFUSALS: Mapping[Full, str] = {
 
 
 def server_factory(
-    listener: config.Listener, intake: Intake, tls: ssl.SSLContext | None, *, spool_dir: Path | None = None
+    listener: config.Listener,
+    intake: Intake,
+    tls: ssl.SSLContext | None,
+    backoff: Backoff,
+    *,
+    spool_dir: Path | None = None,
 ) -> Callable[[], asyncio.BaseProtocol]:
     """What `loop.create_server` calls for each connection of *listener*; implicit TLS, too, is started here.
 
-    Messages that outgrow memory wait in *spool_dir*, which is made if it is missing.
+    Listeners of one process share a *backoff*, so that guesses count for all of them together. Messages that outgrow memory wait in *spool_dir*, which is made if it is missing.
     """
     folder = spool_dir or Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -39,7 +44,7 @@ def server_factory(
         intake,
         starttls=tls if listener.tls == "starttls" else None,
         spool_dir=folder,
-        backoff=Backoff(intake.state, lambda: intake.stages.logins),
+        backoff=backoff,
         crowd=_lobby.crowd,
     )
     entrance = Entrance(

@@ -31,11 +31,12 @@ from pathlib import Path
 import uvloop
 
 from gateway import config, tls
+from gateway.backoff import Backoff
 from gateway.model import ListenerKind, Temporary
 from gateway.pipeline.outcome import Kind, Outcome
 from gateway.smtp import connection, replies, server
 from gateway.smtp.replies import Reply
-from gateway.stages import Edge, Logins, Stages
+from gateway.stages import Edge, Logins
 
 DEADLINE = 5.0
 CONSTANTS = tuple(str(reply) for reply in vars(replies).values() if isinstance(reply, Reply))
@@ -81,10 +82,6 @@ class Intake:
     state: State = field(default_factory=State)
     logins: Logins = field(default_factory=lambda: Logins(delay=0.0))
 
-    @property
-    def stages(self):
-        return Stages(edge=self.edge, logins=self.logins)
-
     def visit(self):
         return self
 
@@ -127,7 +124,8 @@ class Intake:
 async def serving(intake, listener, folder, context=None):
     """The port of a server for *listener*, until the block ends; then no session is left."""
     loop = asyncio.get_running_loop()
-    factory = server.server_factory(listener, intake, context, spool_dir=folder / "spool")
+    backoff = Backoff(intake.state, lambda: intake.logins)
+    factory = server.server_factory(listener, intake, context, backoff, spool_dir=folder / "spool")
     serving = await loop.create_server(factory, "127.0.0.1", 0)
     try:
         yield serving.sockets[0].getsockname()[1]
