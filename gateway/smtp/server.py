@@ -35,7 +35,8 @@ def server_factory(
 ) -> Callable[[], asyncio.BaseProtocol]:
     """What `loop.create_server` calls for each connection of *listener*; implicit TLS, too, is started here.
 
-    Listeners of one process share a *backoff*, so that guesses count for all of them together. Messages that outgrow memory wait in *spool_dir*, which is made if it is missing.
+    Listeners of one process share a *backoff*, so that guesses count for all of them together. Messages
+    that outgrow memory wait in *spool_dir*, which is made if it is missing.
     """
     folder = spool_dir or Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
