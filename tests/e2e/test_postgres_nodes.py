@@ -29,17 +29,26 @@ LEASE = 3.0
 
 @pytest.fixture(scope="module")
 def two(certificate: Certificate, names: Dns, database: Postgres) -> Iterator[Nodes]:
-    """Two nodes that look for work once a minute only, unless they are woken."""
     name = database.create()
-    policies = {"queue": queue_policy(poll="60s")}
+    policies = {"queue": queue_policy("60s")}
     with nodes(certificate, names.port, database.url(name), policies=policies) as running:
         yield running
     database.drop(name)
 
 
 def queue_policy(poll: str) -> str:
+    """Short leases, and housekeeping all the time."""
     values = {**trial.QUEUE, "lease": f'"{LEASE}s"', "poll": f'"{poll}"', "housekeeping": '"0.5s"'}
     return gateways.shipped("queue", **values)
+
+
+def set_poll(two: Nodes, poll: str) -> None:
+    """How often both look for work by themselves: what is tried again, and what the dead have left, rings no bell."""
+    for one in two.gateways:
+        text, mark = queue_policy(poll), one.mark()
+        if (one.home / "policies/queue.toml").read_text() != text:
+            one.write_policy("queue", text)
+            one.wait_policies(mark)
 
 
 @contextmanager
@@ -63,6 +72,7 @@ def test_the_shipped_lease_of_a_dead_node_is_taken_over_within_half_a_minute() -
 
 
 def test_a_node_wakes_the_deliverer_of_the_other(two: Nodes) -> None:
+    set_poll(two, "60s")
     first, second = two.gateways
     raw = mails.mail()
     with stopped(first, "deliver"):
@@ -73,18 +83,10 @@ def test_a_node_wakes_the_deliverer_of_the_other(two: Nodes) -> None:
         processes.wait_until(lambda: arrived(two, mail_id), 10, "the other node to deliver")
         assert time.monotonic() - began < 1
     second.wait_event("attempt", id=mail_id, state="sent")
-    two.settled()
-
-
-def test_from_here_on_both_look_often(two: Nodes) -> None:
-    """As they do by default: what is to be tried again, and what the dead have left, rings no bell."""
-    for one in two.gateways:
-        mark = one.mark()
-        one.write_policy("queue", queue_policy(poll="0.5s"))
-        one.wait_policies(mark)
 
 
 def test_both_take_and_deliver_and_nothing_comes_twice(two: Nodes) -> None:
+    set_poll(two, "0.5s")
     two.sender(connections=8).send(120)
     report = two.settled()
     assert not report.copies, report
@@ -118,6 +120,7 @@ def test_either_node_shows_and_changes_the_same_queue(two: Nodes) -> None:
 
 def test_a_killed_node_is_taken_over_when_its_leases_run_out(two: Nodes) -> None:
     """All of it dies at once, amid the delivery, and nobody on that machine starts it again. Last: the node is gone."""
+    set_poll(two, "0.5s")
     first, second = two.gateways
     two.sink.script = lambda verb, _: 60.0 if verb == "." else None
     with stopped(second, "deliver"), first.session() as client:

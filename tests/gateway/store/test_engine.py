@@ -98,9 +98,13 @@ def test_no_failure_quotes_what_was_to_be_written(store):
     assert "argon2 of somebody" not in str(failure.value)
 
 
+class DiskFault(Exception):
+    sqlstate = "58030"  # io_error
+
+
 def test_when_the_commit_fails_nobody_is_told_of_success(store):
     def fails(conn):
-        raise OperationalError("COMMIT", None, Exception("disk I/O error"))
+        raise OperationalError("COMMIT", None, DiskFault())
 
     event.listen(store.engine, "commit", fails)
     outcomes = together(store, add("a"), add("b"))
@@ -137,6 +141,20 @@ def test_several_loops_in_several_threads_may_write(store):
     for thread in threads:
         thread.join(20)
     assert len(names(store)) == 80
+
+
+def test_without_a_thread_a_write_is_temporary_and_the_next_one_stands(url, monkeypatch):
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    store = Store(url)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(Temporary):
+            asyncio.run(store.write(add("never")))
+    assert asyncio.run(store.write(add("alice"))) == 1
+    assert names(store) == {"alice"}
+    store.close()
 
 
 def test_a_write_whose_turn_comes_too_late_is_temporary_and_never_happens(url):
