@@ -132,7 +132,9 @@ class Connection(asyncio.Protocol):
                 ssl_shutdown_timeout=self._limits.linger,
             )
         except OSError:  # ssl.SSLError is one of them
-            self._lost.set()  # the transport is closed, and nobody will tell
+            self._lost.set()
+            # The transport is closed; of a peer that left during the handshake asyncio tells nobody
+            asyncio.get_running_loop().call_soon(self.connection_lost, None)
             raise Gone from None
         if wrapped is None or self._lost.is_set():
             raise Gone

@@ -342,6 +342,16 @@ def test_who_does_not_shake_hands_is_counted_and_let_go(serve, connect, quick):
     wait_until(lambda: not server.service.gate.lobby.crowd.size, 5, "the first to be let go")
 
 
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\0\x01\0", b"GET / HTTP/1.0\r\n\r\n"])
+def test_who_leaves_during_the_handshake_no_longer_counts(serve, connect, begun):
+    server = serve()
+    client = connect(server.port)
+    assert client.ask(b"STLS").startswith(b"+OK")
+    client.send(begun)
+    client.close()
+    wait_until(lambda: not server.service.gate.lobby.crowd.size, 5, "the client to be let go")
+
+
 def test_behind_a_proxy_the_peer_is_who_the_proxy_says(serve, connect):
     server = serve(proxies=["127.0.0.0/8"], cleartext=True)
     client = connect(server.port, greeted=False)
