@@ -110,8 +110,8 @@ class Writer:
                 raise Temporary("the store is closed")
             if self._waiting.qsize() >= BACKLOG:
                 raise Temporary("the store is busy")
-            self._waiting.put(job)
             self._ensure_thread()
+            self._waiting.put(job)
         return job.future
 
     def close(self) -> None:
@@ -123,9 +123,14 @@ class Writer:
             self._thread.join()
 
     def _ensure_thread(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
-            self._thread.start()
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise Temporary("no thread is free for the store") from None
+        self._thread = thread
 
     def _run(self) -> None:
         closing = False
@@ -181,9 +186,9 @@ class Writer:
                 self._rest(next(pauses), deadline, error)
 
     def _rest(self, pause: float, deadline: float, error: Exception) -> None:
-        """Wait with new connections, or raise *error* where there is no time left."""
+        """Wait with new connections, or raise *error* where there is no time left, or no gateway."""
         self._engine.dispose()
-        if time.monotonic() + pause > deadline:
+        if self._closed or time.monotonic() + pause > deadline:
             raise error
         time.sleep(pause)
 
@@ -196,7 +201,10 @@ class Writer:
                 raise failed.error from None
             if len(jobs) == 1:
                 return [translated(failed.error)]
-        return self._durable(lambda conn: [_attempt(conn, job.work) for job in jobs], patience)
+        try:
+            return self._durable(lambda conn: [_attempt(conn, job.work) for job in jobs], patience)
+        except _Failed as failed:
+            raise failed.error from None
 
     def _durable(self, run: Callable[[Connection], _Outcomes], patience: float) -> _Outcomes:
         with self._engine.connect().execution_options(patience=patience) as conn, conn.begin() as transaction:

@@ -143,18 +143,16 @@ def test_several_loops_in_several_threads_may_write(store):
     assert len(names(store)) == 80
 
 
-def test_without_a_thread_a_write_is_temporary_and_the_next_one_stands(url, monkeypatch):
+def test_without_a_thread_a_write_is_temporary_and_the_next_one_stands(store, monkeypatch):
     def no_thread(self):
         raise RuntimeError("can't start new thread")
 
-    store = Store(url)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(Temporary):
             asyncio.run(store.write(add("never")))
     assert asyncio.run(store.write(add("alice"))) == 1
     assert names(store) == {"alice"}
-    store.close()
 
 
 def test_a_write_whose_turn_comes_too_late_is_temporary_and_never_happens(url):
