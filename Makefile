@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --requir
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench lock packages venv clean
+.PHONY: help run test check format bench reliability lock packages venv clean
 
 help:           ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.runtime           ## set up, and start the gateway on loopback with its embedded default
 	@exec $(BIN)/gatepost run
@@ -33,6 +33,9 @@ format: $(VENV)/.dev            ## put the code into its form
 
 bench: packages $(VENV)/.dev    ## measure speed and memory, beside Postfix (BENCH="--quick --json FILE")
 	$(BIN)/python -m tests.bench $(BENCH)
+
+reliability: packages $(VENV)/.dev  ## break it in every way we know, and write down what was found (RELIABILITY=--quick)
+	$(BIN)/python -m tests.reliability --write $(RELIABILITY)
 
 packages:                       ## the Debian packages that the tests drive: installs them when root
 	@tests/install-packages tests/packages.debian

@@ -80,7 +80,9 @@ class Trial:
         """What systemd does when the supervisor has died: wait for the end of its children, and start it again."""
         old = self.gateway
         old.process.popen.wait(30)
-        processes.wait_until(lambda: not any(map(family.runs, _announced(old))), 40, "the processes to end")
+        # One that had just been started has not announced itself, but has the listening sockets already
+        alive = lambda: any(map(family.runs, _announced(old))) or any(map(processes.listening, old.ports.values()))  # noqa: E731
+        processes.wait_until(lambda: not alive(), 40, "the processes to end")
         self.gateway = self.starts.enter_context(_started(old, self.orders))
 
     # ---- To account for it ----------------------------------------------------------------------------------------
