@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.model import Temporary
 from gateway.pop3 import dialog
 from gateway.pop3.dialog import Dialog
+from tests.fuzz.effort import examples
 
 ENTRIES = [SimpleNamespace(uid=f"message.{n}", size=n) for n in range(1, 5)]
 KEYWORDS = b"CAPA STLS UTF8 USER PASS AUTH QUIT LANG STAT LIST UIDL RETR TOP DELE NOOP RSET APOP quit dele".split()
@@ -122,7 +123,7 @@ def play(world, steps, mood, line):
             return
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(st.booleans(), st.booleans(), st.booleans(), st.lists(st.tuples(LINES, ANSWERS), max_size=40))
 def test_whatever_comes_the_dialog_keeps_its_promises(secure, trusted, logged_in, lines):
     world = World(secure, trusted)

@@ -1,0 +1,1 @@
+"""Properties that hold whatever comes: quick in every run, as long as wanted by `python -m tests.fuzz`."""
