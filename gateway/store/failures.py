@@ -39,7 +39,6 @@ class Unfit(Temporary):
 _START = "see that PostgreSQL runs there, and that this machine may reach it"
 _FILE = "store.password_file"
 _REFUSALS = (
-    ("invalid connection option", "its URL has an unknown option", "use the parameters of libpq", "store.url"),
     ("no password supplied", "the server asks for a password", "name a file that holds it", _FILE),
     ("password authentication failed", "the password is not that of the user", "correct the file", _FILE),
     ("pg_hba.conf", "the server does not let this user in from here", "add a line to pg_hba.conf", "store.url"),
@@ -94,7 +93,7 @@ def sqlstate(error: BaseException) -> str:
 
 def is_refused(error: BaseException) -> bool:
     """Whether the driver got no connection: what it says then has no code."""
-    if not isinstance(error, (OperationalError, ProgrammingError)) or isinstance(error.orig, sqlite3.Error):
+    if not isinstance(error, OperationalError) or isinstance(error.orig, sqlite3.Error):
         return False
     return not error.connection_invalidated and not sqlstate(error)
 

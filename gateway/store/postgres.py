@@ -81,7 +81,10 @@ def _engine(url: str, size: int, patience: float, password_file: Path | None) ->
     )
 
     def connect(*_: object) -> Connected:
-        return Connected.connect(**_words(engine, patience, password_file))
+        try:
+            return Connected.connect(**_words(engine, patience, password_file))
+        except psycopg.ProgrammingError:
+            raise Unfit("the URL of the store has an unknown option", "use the parameters of libpq") from None
 
     event.listen(engine, "do_connect", connect)
     return engine

@@ -94,6 +94,54 @@ def test_a_commit_whose_answer_was_lost_happens_once(store, after, commits):
     assert names(store) == {"before", "a", "b"}
 
 
+def test_a_connection_that_ends_while_works_run_one_by_one_is_made_again(store, end_others):
+    """One work of the batch fails, so each has a SAVEPOINT; then the connection ends before the mark is left."""
+    runs = []
+
+    def breaks(conn):
+        raise ZeroDivisionError
+
+    def ends(conn):
+        done = add("b")(conn)
+        runs.append("run")
+        if len(runs) in (1, 3):
+            end_others()
+        return done
+
+    first, second, third = together(store, add("a"), ends, breaks)
+    assert (first, second) == (1, 1)
+    assert isinstance(third, ZeroDivisionError)
+    assert len(runs) >= 4
+    assert names(store) == {"a", "b"}
+
+
+def test_who_ends_does_not_wait_for_a_server_that_is_away(tmp_path):
+    store = Store(f"postgresql+psycopg://nobody@/nowhere?host={tmp_path}", patience=30.0)
+
+    async def run():
+        writing = asyncio.ensure_future(store.write(add("a")))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await store.aclose()
+        assert time.monotonic() - began < 5
+        with pytest.raises(Temporary):
+            await writing
+
+    asyncio.run(run())
+
+
+def test_a_fault_of_ours_is_not_tried_again(store):
+    """What the driver itself refuses has no code either."""
+    runs = []
+
+    def breaks(conn):
+        runs.append("run")
+        conn.connection.cursor().execute("SELECT %s, %s", ["one"])
+
+    assert isinstance(together(store, breaks)[0], psycopg.ProgrammingError)
+    assert len(runs) == 1
+
+
 def test_the_very_first_commit_may_lose_its_answer_too(store):
     lose_answers(store, commits=1, after=True)
     assert asyncio.run(store.write(add("a"))) == 1
