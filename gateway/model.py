@@ -175,7 +175,8 @@ class Content:
     def values(self, name: str) -> list[str]:
         """All values of header field *name*, in order."""
         wanted = name.lower()
-        return [value for key, value in self.headers if key.lower() == wanted]
+        length = len(name)  # which tells most names apart, and is quicker than lower()
+        return [value for key, value in self.headers if len(key) == length and key.lower() == wanted]
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,7 +257,7 @@ class _Scan:
                 self._keep(Part(path, "", _name(raw_text(match[1].strip())), sniff(binascii.a2b_uu(line))))
 
     def _each(self, pattern: re.Pattern[bytes], start: int, end: int) -> Iterator[re.Match[bytes]]:
-        """The matches of *pattern*, of which none is longer than `MAX_LINE`; searched in portions that memory can hold."""
+        """The matches of *pattern*, none longer than `MAX_LINE`; searched in portions that memory can hold."""
         while start < end:
             stop = min(end, start + mapped.WINDOW)
             for match in pattern.finditer(self.data, start, min(end, stop + MAX_LINE)):

@@ -1,4 +1,4 @@
-"""A message mapped into memory. Of a large one, what has been looked at is let go, so that it never stands there whole."""
+"""A message mapped into memory. Of a large one, what was looked at is let go, so that it never stands there whole."""
 
 from __future__ import annotations
 

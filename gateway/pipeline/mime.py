@@ -71,7 +71,8 @@ class Header:
 
     def all(self, name: str) -> list[str]:
         """Every value of the field *name* (lower case), in order."""
-        return [field.value for field in self.fields if field.name.lower() == name]
+        length = len(name)  # which tells most names apart, and is quicker than lower()
+        return [field.value for field in self.fields if len(field.name) == length and field.name.lower() == name]
 
     def first(self, name: str) -> str:
         """The first value of the field *name*, or ""."""

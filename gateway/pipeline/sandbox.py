@@ -184,12 +184,10 @@ class Sandbox:
         loop = asyncio.get_running_loop()
         worker.mails += 1
         request = MAIL.dump_json(mail)
-        socket.send_fds(worker.socket, [FRAME.pack(len(request))], [message.fileno()])
-        await loop.sock_sendall(worker.socket, request)
-        size = FRAME.unpack(await _exactly(worker.socket, FRAME.size))[0]
-        if size > MAX_REPLY:
-            raise EOFError("the reply is too large")
-        return self._checked(SCANNED.validate_json(await _exactly(worker.socket, size), strict=True))
+        request = FRAME.pack(len(request)) + request
+        sent = socket.send_fds(worker.socket, [request], [message.fileno()])
+        await loop.sock_sendall(worker.socket, request[sent:])
+        return self._checked(SCANNED.validate_json(await _reply(worker.socket), strict=True))
 
     def _checked(self, scanned: Scanned) -> Scanned:
         """*scanned*, if it speaks for pure filters alone: one that a mail took over says nothing for clamd or SPF."""
@@ -253,12 +251,19 @@ def _set(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-async def _exactly(connection: socket.socket, size: int) -> bytes:
+async def _reply(connection: socket.socket) -> bytes:
+    """One reply, whole: its length comes first. `EOFError` where it is cut off, or too large, or another follows."""
     loop = asyncio.get_running_loop()
-    data = bytearray()
-    while len(data) < size:
-        piece = await loop.sock_recv(connection, min(size - len(data), 1 << 18))
+    data, wanted = bytearray(), FRAME.size
+    while len(data) < wanted:
+        piece = await loop.sock_recv(connection, 1 << 18)
         if not piece:
             raise EOFError("the worker is gone")
         data += piece
-    return bytes(data)
+        if wanted == FRAME.size <= len(data):
+            wanted += FRAME.unpack_from(data)[0]
+        if max(wanted, len(data)) > MAX_REPLY + FRAME.size:
+            raise EOFError("the reply is too large")
+    if len(data) > wanted:
+        raise EOFError("it says more than it was asked")
+    return bytes(data[FRAME.size :])
