@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 FILES = 65536
 """Open files that one process may need."""
 
+FEW_FILES = 4096
+"""Open files with which a busy process refuses mail for want of more."""
+
 DRAIN = 20.0
 """Seconds that open sessions have to finish when a role ends; below the supervisor's `GRACE`."""
 
@@ -153,6 +156,8 @@ def _allow_many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    if max(soft, most) < FEW_FILES:
+        events.say("few files may be open", allowed=max(soft, most), wanted=FEW_FILES)
 
 
 def serve(config: Config, role: Role) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -123,6 +124,13 @@ def configure(form: Literal["text", "json"], process: str) -> None:
     _log.setLevel(logging.INFO)
     logging.getLogger().addHandler(_Libraries())
     logging.raiseExceptions = False  # trouble with the log must not stop the mail
+    threading.excepthook = sys.unraisablehook = _unhandled
+
+
+def _unhandled(trouble: threading.ExceptHookArgs | sys.UnraisableHookArgs) -> None:
+    """What no caller can hear of. Python itself would write it to standard error, and wait there."""
+    if trouble.exc_value is not None:
+        failure("background", trouble.exc_value)
 
 
 def say(event: str, **fields: object) -> None:

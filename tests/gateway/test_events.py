@@ -1,7 +1,10 @@
 """The log: one line for each event, whatever strangers put into it."""
 
+import gc
 import json
 import logging
+import sys
+import threading
 
 import pytest
 from hypothesis import given
@@ -14,8 +17,10 @@ from gateway import events
 def _as_before():
     root, ours = logging.getLogger(), logging.getLogger("gatepost")
     before = root.handlers[:], ours.level, ours.propagate
+    hooks = threading.excepthook, sys.unraisablehook
     yield
     root.handlers[:], ours.level, ours.propagate = before
+    threading.excepthook, sys.unraisablehook = hooks
     ours.handlers.clear()
     logging.raiseExceptions = True
 
@@ -111,6 +116,25 @@ def test_an_exception_that_a_library_logs_is_a_failure_in_one_line(written):
     (line,) = lines()
     record = json.loads(line)
     assert (record["event"], record["where"], record["error"]) == ("failure", "asyncio", "ValueError")
+
+
+class Stubborn:
+    def __del__(self):
+        raise ValueError("at the end")
+
+
+def test_what_no_caller_can_hear_of_is_a_failure_in_one_line(written):
+    def dies():
+        raise ValueError("in a thread")
+
+    lines = written("json")
+    thread = threading.Thread(target=dies)
+    thread.start()
+    thread.join()
+    Stubborn()
+    gc.collect()
+    told = [(one["event"], one["error"], one["text"]) for one in map(json.loads, lines())]
+    assert told == [("failure", "ValueError", "in a thread"), ("failure", "ValueError", "at the end")]
 
 
 @given(st.text(max_size=2000))

@@ -344,3 +344,12 @@ open({str(told)!r}, "w").write(json.dumps([places, heirs, os.dup(0)]))
     subprocess.run(["/bin/sh", "-c", closed, sys.executable, script], check=True, timeout=30, cwd=Path.cwd())
     places, heirs, next_free = json.loads(told.read_text())
     assert (places, heirs, next_free > 2) == (["/dev/null"] * 3, [True] * 3, True)
+
+
+def test_that_few_files_may_be_open_is_said_at_the_start():
+    script = "from gateway import __main__ as main, events; events.configure('json', 'x'); main._allow_many_files()"
+    few = 'ulimit -n 64; exec "$0" -c "$1"'
+    argv = ["/bin/sh", "-c", few, sys.executable, script]
+    done = subprocess.run(argv, capture_output=True, check=True, timeout=30, cwd=Path.cwd())
+    told = json.loads(done.stderr)
+    assert (told["event"], told["allowed"]) == ("few files may be open", 64)
