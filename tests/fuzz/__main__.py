@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,26 +43,26 @@ def fuzz(name: str, seconds: float) -> int:
 
 def explore(test: Any, seconds: float) -> bool:
     """Call *test* again and again, each time with other examples, until *seconds* are over; whether it holds."""
-    tried, began, well = Count(test.hypothesis.inner_test), time.monotonic(), True
-    test.hypothesis.inner_test = tried
+    tried, began, well = Counter[str](), time.monotonic(), True
+    test.hypothesis.inner_test = counting(test.hypothesis.inner_test, tried)
     while well and time.monotonic() < began + seconds:
         well = holds(test)
     took = time.monotonic() - began
     word = "holds" if well else "FAILS"
-    print(f"{test.__name__}: {word}; {tried.number} examples, {tried.number / took:.0f} a second", flush=True)
+    number = tried["examples"]
+    print(f"{test.__name__}: {word}; {number} examples, {number / took:.0f} a second", flush=True)
     return well
 
 
-class Count:
-    """Calls a function, and knows how often."""
+def counting(function: Callable[..., None], tried: Counter[str]) -> Callable[..., None]:
+    """*function*, which counts how often it is called; hypothesis wants a plain function."""
 
-    def __init__(self, function: Callable[..., None]) -> None:
-        self.function, self.number = function, 0
-        functools.update_wrapper(self, function)
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> None:
+        tried["examples"] += 1
+        function(*args, **kwargs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        self.number += 1
-        self.function(*args, **kwargs)
+    return call
 
 
 def holds(test: Callable[[], None]) -> bool:
