@@ -36,10 +36,7 @@ def own(certificate: Certificate, names: Dns, real_clamd: Clamd) -> Iterator[Gat
 
 
 def test_slow_peers_neither_delay_an_honest_one_nor_stay(own: Gateway) -> None:
-    seen = slow.run(own, EACH, SECONDS, pause=0.5)
-    assert seen.slowest < 1.0, seen
-    assert seen.during - seen.before < 40.0, seen
-    assert dict(seen.ended) == dict.fromkeys(seen.ended, EACH), seen
+    slow.run(own, EACH, SECONDS, pause=0.5).check()
 
 
 def test_idle_connections_cost_next_to_nothing(own: Gateway) -> None:

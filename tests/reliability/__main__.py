@@ -78,7 +78,7 @@ def _failover(place: Place, rounds: int) -> failover.Outcome:
 def _slow(place: Place, rounds: int) -> slow.Siege:
     policies = {"antivirus": gateways.lenient("antivirus"), "edge": slow.edge(30)}
     with gateways.run(place.certificate, dns=place.dns, policies=policies, may_fail=True) as own:
-        return slow.run(own, rounds, 30, sessions=20)
+        return slow.run(own, rounds, 30, sessions=20).check()
 
 
 PARTS: Mapping[str, tuple[Part, int, int]] = {

@@ -1,16 +1,14 @@
 """Slow peers by the hundred, and an honest one beside them: in time, in bounded memory, and all gone by the limits."""
 
-import argparse
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.bench import usage
 from tests.e2e import gateway as gateways
 from tests.e2e import mails
 from tests.e2e.gateway import Gateway, taken, transaction
-from tests.peers import certificates, dns, processes, slow
+from tests.peers import slow
 
 REPLIES = {
     "commands": "Nothing heard from you",
@@ -35,6 +33,13 @@ class Siege:
     @property
     def slowest(self) -> float:
         return max(self.sessions)
+
+    def check(self) -> "Siege":
+        """Itself, where the honest were served within a second and the limits ended all others, each by its own."""
+        assert self.slowest < 1.0, self
+        assert set(self.ended.values()) == {self.peers // len(self.ended)}, self
+        assert self.during - self.before < self.peers / 10, self
+        return self
 
     def __str__(self) -> str:
         each = (self.during - self.before) * 1024 / self.peers
@@ -96,22 +101,3 @@ def ended(own: Gateway, since: int) -> dict[str, int]:
     told = [event["reply"] for event in own.events("timeout", since)]
     found = {kind: sum(words in reply for reply in told) for kind, words in REPLIES.items()}
     return found | {"handshake": len(own.events("handshake failed", since))}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """By hand: `python -m tests.reliability.slow --each 500 --seconds 30`."""
-    parser = argparse.ArgumentParser(prog="python -m tests.reliability.slow", description=__doc__)
-    parser.add_argument("--each", type=int, default=500, help="peers of each kind")
-    parser.add_argument("--seconds", type=float, default=30.0, help="after which the limits end them")
-    args = parser.parse_args(argv)
-    policies = {"antivirus": gateways.lenient("antivirus"), "edge": edge(args.seconds)}
-    with processes.workspace("siege") as home, dns.run() as names:
-        certificate = certificates.self_signed(home)
-        with gateways.run(certificate, dns=names.port, policies=policies, may_fail=True) as own:
-            seen = run(own, args.each, args.seconds, sessions=20)
-    print(seen)
-    return 0 if seen.slowest < 1.0 and set(seen.ended.values()) == {args.each} else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,6 +5,7 @@ import os
 import socket
 
 import pytest
+import uvloop
 
 from gateway.model import Envelope, ListenerKind, Recipient
 from gateway.smtp import connection, server, session, spool
@@ -467,6 +468,24 @@ def test_where_nobody_can_be_remembered_everybody_waits(tmp_path):
                 assert loop.time() - began >= 0.05
 
     run(play())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\0\x01\0", b"QUIT\r\n"], ids=["nothing", "half", "no TLS"])
+def test_who_leaves_during_the_handshake_no_longer_counts(tmp_path, loop, said):
+    async def play():
+        async with serving(Intake(), listener(), tmp_path, server_context(tmp_path)) as port:
+            for _ in range(3):
+                async with client(port) as (reader, writer):
+                    await ask(reader, writer, b"", "220")
+                    await ask(reader, writer, b"STARTTLS\r\n", "220")
+                    writer.write(said)
+                    await asyncio.sleep(0.02)
+                    writer.transport.abort()
+            await eventually(lambda: not (server._lobby.crowd.size or connection.connections()))
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(asyncio.wait_for(play(), 20))
 
 
 def test_connections_beyond_the_limit_of_one_network_are_sent_away(tmp_path):
