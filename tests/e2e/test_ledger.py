@@ -89,19 +89,8 @@ def test_a_stop_under_load_answers_every_client_and_ends_in_time(own: Trial) -> 
     part = Part.of(own)
     with own.load():
         processes.wait_until(lambda: part.hows().count("accepted") > 20, 30, "the load")
-        assert own.stop() < 15
-    assert own.gateway.process.popen.returncode == 0
-    own.restart()
-    part.settled()
-    assert "unknown" not in part.hows()
-
-
-def test_a_second_sigterm_neither_hastens_nor_hinders_the_stop(own: Trial) -> None:
-    part = Part.of(own)
-    with own.load():
-        processes.wait_until(lambda: part.hows().count("accepted") > 20, 30, "the load")
         own.gateway.process.popen.terminate()
-        assert own.stop() < 15
+        assert own.stop() < 15  # a second SIGTERM neither hastens nor hinders it
     assert own.gateway.process.popen.returncode == 0
     own.restart()
     part.settled()
@@ -119,16 +108,17 @@ def test_idle_clients_do_not_delay_a_stop(own: Trial) -> None:
     assert seconds < 4
 
 
-@pytest.mark.parametrize("role", ["smtp", "deliver"])
-def test_a_role_that_is_told_to_end_finishes_and_is_started_again(own: Trial, role: str) -> None:
-    part = Part.of(own)
-    pid = own.gateway.wait_pid(role)
-    mark = own.gateway.mark()
+def test_roles_that_are_told_to_end_finish_and_are_started_again(own: Trial) -> None:
+    part, mark = Part.of(own), own.gateway.mark()
+    roles = ("smtp", "deliver")
+    pids = {role: own.gateway.wait_pid(role) for role in roles}
     with own.load():
         processes.wait_until(lambda: part.hows().count("accepted") > 20, 30, "the load")
-        os.kill(pid, signal.SIGTERM)
-        own.gateway.wait_event("process ended", mark, process=f"{role}-1", how="exit code 0")
-        own.gateway.wait_pid(role, other_than=pid)
+        for role in roles:
+            os.kill(pids[role], signal.SIGTERM)
+        for role in roles:
+            own.gateway.wait_event("process ended", mark, process=f"{role}-1", how="exit code 0")
+            own.gateway.wait_pid(role, other_than=pids[role])
         own.wait_works()
     copies, _ = part.settled()
     assert not copies
