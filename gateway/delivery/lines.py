@@ -50,13 +50,14 @@ class Lines:
                 return work
         return None
 
-    def done(self, work: Work) -> None:
-        """*work* is no longer under way."""
+    def done(self, work: Work) -> int:
+        """*work* is no longer under way. Return how many still wait in its line."""
         line = self._lines[work.lane]
         line.running -= 1
         self._queue_up(work.lane, line)
         if not (line.running or line.waiting):
             del self._lines[work.lane]
+        return len(line.waiting)
 
     def full(self, enough: int) -> set[str]:
         """The domains of the lanes in which at least *enough* works wait."""

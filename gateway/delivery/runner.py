@@ -46,8 +46,9 @@ forget that a mail was sent would send it twice."""
 DEAD = 1000
 """Destinations that we remember as dead, before we forget those of which it is more than `MOURNED` seconds ago."""
 MOURNED = 300.0
-LINGER = 0.02
-"""Seconds that a result may wait for company before it is written down: a commit costs as much as all else."""
+PACE = 0.02
+"""Seconds between two turns with the store, unless hands are idle: a commit costs as much as all else, and those who
+store new mail wait for their turn while we have ours."""
 LATE = 10.0
 """Seconds after which mail is stored, at most, that says it came now; what takes longer is found by the next poll."""
 
@@ -83,13 +84,15 @@ class Runner:
         self._unreachable: dict[Lane, tuple[float, Result]] = {}
         self._suspect = 0
         self._busy: frozenset[str] = frozenset()
+        self._sweep = 0.0
         self._cramped = False
         self._due = True
         self._rung = False
         self._looked = 0.0
         self._stopping = False
         self._woken = asyncio.Event()
-        self._lingering: asyncio.TimerHandle | None = None
+        self._hurry = asyncio.Event()
+        self._turned = 0.0
         self._owed = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -141,7 +144,8 @@ class Runner:
             if not inherited:
                 await self._store.write(partial(queue.take_over, is_dead=owners.is_dead))
                 inherited = True
-            await self._turn_around()
+            while await self._turn() and self._due:
+                pass
 
         await self._repeat(turn, self._until_woken)
 
@@ -155,7 +159,11 @@ class Runner:
 
     async def _until_woken(self) -> None:
         await self._woken.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._turned + PACE):
+                await self._hurry.wait()
         self._woken.clear()
+        self._hurry.clear()
 
     async def _until_owed(self) -> None:
         with suppress(TimeoutError):
@@ -181,9 +189,6 @@ class Runner:
         if wish is None and not self._clerk.waiting:
             return False
         rung, self._rung, self._due = self._rung, False, False
-        if self._lingering is not None:
-            self._lingering.cancel()
-            self._lingering = None
         try:
             turn = await self._clerk.turn(wish)
         except BaseException:
@@ -194,6 +199,7 @@ class Runner:
             self._rung = self._rung or rung
         else:
             self._claimed(wish, turn)
+        self._turned = asyncio.get_running_loop().time()
         return True
 
     def _wish(self) -> Wish | None:
@@ -210,7 +216,7 @@ class Runner:
         self._cramped = room <= 0
         if self._stopping or self._cramped or not (self._due or self._rung):
             return None
-        since = 0.0 if self._due or not busy else self._now() - LATE - policy.poll
+        since = self._sweep if self._due or not busy else self._now() - LATE - policy.poll
         owner, limit = f"{self.owner}/{next(self._claims)}", min(policy.concurrency, room)
         suspects = self._suspect not in self._held
         share = SHARE * policy.per_destination
@@ -218,14 +224,24 @@ class Runner:
 
     def _claimed(self, wish: Wish, turn: Turn) -> None:
         """Put what we have claimed into the lines, and begin."""
+        full = len(turn.claimed) == wish.limit
         shares = Counter(one.destination for one in turn.claimed)
-        self._busy = wish.busy | {name for name, number in shares.items() if number == wish.share}
-        if not wish.since:
-            self._looked = asyncio.get_running_loop().time()
+        served = {name for name, number in shares.items() if number == wish.share}
+        self._busy = wish.busy | served
+        if wish.since == self._sweep:
+            self._swept(turn.claimed, full=full)
         self._suspect = next((one.id for one in turn.claimed if one.claims >= queue.SUSPECT), self._suspect)
-        self._due = self._due or len(turn.claimed) == wish.limit
+        self._due = self._due or full
         self._admit(turn.claimed, wish.owner, turn.bodies)
         self._start()
+
+    def _swept(self, claimed: Sequence[Delivery], *, full: bool) -> None:
+        """The next claim goes on where this one ended: who waits farther back has his turn before others have a second
+        one. At the end it begins anew."""
+        if not full:
+            self._due = self._due or self._sweep > 0
+            self._looked = asyncio.get_running_loop().time()
+        self._sweep = claimed[-1].next_attempt if full else 0.0
 
     def _admit(self, claimed: Iterable[Delivery], owner: str, bodies: Mapping[str, bytes]) -> None:
         """One work for each mail, lane and header of its own. What we hold already, for its lease ran out, goes on."""
@@ -286,8 +302,12 @@ class Runner:
                 events.failure("delivery", error, id=work.deliveries[0].message_id)
                 for one in work.deliveries:
                     self._held.pop(one.id, None)
-            self._lines.done(work)
+            if self._lines.done(work) < self._stages().queue.per_destination and self._was_busy(work):
+                self._hurry.set()
             work = None if self._stopping else self._lines.next(self._stages().queue.per_destination)
+
+    def _was_busy(self, work: Work) -> bool:
+        return any(one.destination in self._busy for one in work.deliveries)
 
     async def _deliver(self, work: Work) -> None:
         ours = tuple(one for one in work.deliveries if one.id in self._held)
@@ -331,10 +351,7 @@ class Runner:
                 self._clerk.note([Outcome(one, self._held[one.id][0], then, now)])
             else:
                 _tell(one, then, done=False)
-        if self._busy or self._cramped:  # there may be more to claim
-            self._woken.set()
-        elif self._lingering is None:
-            self._lingering = asyncio.get_running_loop().call_later(LINGER, self._woken.set)
+        self._woken.set()
 
     # ---- Notices, housekeeping, the end ---------------------------------------------------------------------------
 

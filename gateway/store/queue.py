@@ -179,6 +179,7 @@ def claim(
         most = min(room, 2 * choice.share)
         found = choice.due(conn, now, since, most)
         there_is_more = len(found) == most
+        since = max([since, *(one.next_attempt for one in found[-1:])])  # what comes before is leased or passed over
         _hold_poison(conn, found, now)
         _lease(conn, choice.of(found), owner, now, lease)
     return choice.leased
