@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from gateway import events
 from gateway.config import Config, Listener, Pop3Listener
+from gateway.store import owners
 
 SOCKETS = "GATEPOST_SOCKETS"
 """The environment variable that names inherited sockets: "mx=5 submission=6"."""
@@ -138,7 +139,7 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether this very process still runs: a pid that was given to another does not count."""
-        return _ticks(self.pid) == self.ticks
+        return owners.ticks(self.pid) == self.ticks
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ async def announced(
 ) -> AsyncIterator[Process]:
     """While the block runs, a file in *run_dir* says that this process is ready; as soon as there is room for it."""
     addresses = {name: _shown(one.getsockname()) for name, one in bound.items()}
-    process = Process(role.value, number, os.getpid(), time.time(), _ticks(os.getpid()), addresses)
+    process = Process(role.value, number, os.getpid(), time.time(), owners.ticks(os.getpid()), addresses)
     path = run_dir / f"{role.value}-{number}.pid"
     later = None if _is_written(path, process) else asyncio.create_task(_write_later(path, process))
     try:
@@ -221,13 +222,3 @@ def _read(path: Path, kind: type[T]) -> T | None:
 def _shown(address: tuple[object, ...]) -> str:
     host, port = str(address[0]), address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _ticks(pid: int) -> int:
-    """When the kernel started process *pid*, in ticks since boot; 0 where there is none, or only its corpse."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0
-    fields = stat.rpartition(b")")[2].split()
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])

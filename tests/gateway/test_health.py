@@ -13,6 +13,7 @@ from gateway.config import Config, Server
 from gateway.config import State as StatePlace
 from gateway.dns import Resolver
 from gateway.model import Temporary
+from gateway.store import owners
 from gateway.store.engine import Store
 from tests.peers import hostile_dns, processes, redis
 
@@ -75,7 +76,7 @@ def config(tmp_path):
 
 
 def test_a_process_that_ended_tells_how_and_one_that_keeps_doing_it_is_not_well(config):
-    ticks = roles._ticks(os.getpid())
+    ticks = owners.ticks(os.getpid())
     roles._is_written(
         config.run_dir / "deliver-1.pid", roles.Process("deliver", 1, os.getpid(), time.time(), ticks, {})
     )
