@@ -47,9 +47,8 @@ def run(trial: Trial, rounds: int, chance: random.Random, say: Say = lambda _: N
     result = Result()
     with trial.load(pause=0.2), _reading(trial):
         for number in range(rounds):
-            target = TARGETS[number] if number < len(TARGETS) else chance.choice(TARGETS)
             time.sleep(chance.uniform(0, UNDER_LOAD))
-            _kill(trial, target, chance)
+            target = _kill(trial, TARGETS[number] if number < len(TARGETS) else chance.choice(TARGETS), chance)
             result.killed[target] += 1
             result.recovered.append(trial.wait_works())
             say(f"{number + 1}/{rounds} {target}: mail flowed again after {result.recovered[-1]:.1f} s")
@@ -57,20 +56,27 @@ def run(trial: Trial, rounds: int, chance: random.Random, say: Say = lambda _: N
     return result
 
 
-def _kill(trial: Trial, target: str, chance: random.Random) -> None:
-    """SIGKILL to a process of the kind *target*; of several, to any. Only a deliverer's death excuses a copy."""
-    pids = [trial.gateway.process.pid] if target == "supervisor" else _wait_pids(trial, target)
+def _kill(trial: Trial, wanted: str, chance: random.Random) -> str:
+    """SIGKILL to a process of the kind *wanted*; of several, to any. Only a deliverer's death excuses a copy.
+
+    Workers outlive their nursery, but cannot be told from strangers then, and it comes back when it is needed: where
+    there is neither, it hits their smtp process. Returns whom it hit.
+    """
+    root = trial.gateway.process.pid
+    target = wanted if wanted not in ("nursery", "worker") or list(family.of(root, wanted)) else "smtp"
+    pids = [root] if target == "supervisor" else _wait_pids(root, target)
     with suppress(ProcessLookupError):  # a worker may just have ended by itself
         os.kill(chance.choice(pids), signal.SIGKILL)
     if target in ("supervisor", "deliver"):
         trial.note(f"a kill of the {target}")
     if target == "supervisor":
         trial.restart()
+    return target
 
 
-def _wait_pids(trial: Trial, target: str) -> list[int]:
+def _wait_pids(root: int, target: str) -> list[int]:
     """At least one, though the last one may just have been killed."""
-    return processes.wait_until(lambda: list(family.of(trial.gateway.process.pid, target)), 60, f"a {target} to kill")
+    return processes.wait_until(lambda: list(family.of(root, target)), 60, f"a {target} to kill")
 
 
 # ---- Somebody reads the mail meanwhile ----------------------------------------------------------------------------
