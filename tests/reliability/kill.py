@@ -20,7 +20,7 @@ from tests.reliability import family
 from tests.reliability.ledger import Report
 from tests.reliability.trial import PEOPLE, Trial
 
-TARGETS = ("smtp", "deliver", "pop3", "nursery", "worker", "supervisor")
+TARGETS = ("deliver", "pop3", "worker", "nursery", "smtp", "supervisor")
 UNDER_LOAD = 0.6
 """Seconds, at most, that a round waits before it kills: any moment of a delivery can be hit."""
 
