@@ -4,7 +4,9 @@
 """
 
 import argparse
+import os
 import random
+import signal
 import statistics
 import sys
 import time
@@ -13,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from tests.e2e import gateway as gateways
 from tests.peers import certificates, dns, postgres, processes
 from tests.peers.certificates import Certificate
 from tests.peers.postgres import Postgres
@@ -83,9 +86,8 @@ def run(
     *,
     longest_pause: float = 2.0,
 ) -> Outcome:
-    """*rounds* failovers under load, after a kill and after an orderly end in turn.
-
-    Somebody notices up to *longest_pause* seconds later. Fails where the ledger does not balance.
+    """*rounds* failovers under load, after a kill and after an orderly end in turn; beside the latter a process of ours
+    dies too. Somebody notices up to *longest_pause* seconds later. Fails where the ledger does not balance.
     """
     outcome = Outcome()
     with pair() as servers:
@@ -110,11 +112,19 @@ def _round(two: Nodes, servers: Pair, pause: float, *, killed: bool) -> float:
     """For how many seconds no mail was accepted."""
     two.wait_accepted(BEFORE)
     began = time.monotonic()
+    if not killed:
+        _kill_somebody(two)
     servers.fail_over(pause, killed=killed)
     two.note("a failover of the database")
     two.wait_accepted(AFTER)
     times = sorted(one.at for one in two.book.entries() if one.how == "accepted" and one.at > began)
     return max(after - before for before, after in pairwise([began, *times]))
+
+
+def _kill_somebody(two: Nodes) -> None:
+    """Any process of any node dies as well; its supervisor starts it again."""
+    role = random.choice(gateways.ROLES)
+    os.kill(random.choice(two.gateways).wait_pid(role), signal.SIGKILL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
