@@ -15,10 +15,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from mmap import mmap
+from typing import BinaryIO
 
 from gateway.events import clean
 from gateway.model import Content, Part
 from gateway.pipeline import mapped
+from gateway.pipeline.decoded import PORTION, Base64
 from gateway.pipeline.mime import (
     Field,
     Header,
@@ -43,6 +45,8 @@ _ENCODINGS = {"", "7bit", "8bit", "binary", "base64", "quoted-printable"}
 MAX_DEFECTS = 20
 MAX_LINE = 1000
 MAX_LOOKALIKES = 100_000
+LARGE = 1 << 20
+"""Octets from which on an archive is decoded piece by piece: that takes longer than at once."""
 
 
 class Unscannable(Exception):
@@ -237,7 +241,7 @@ class _Scan:
             self._whole_base64(header.body, end)
         claims_zip = "zip" in kind or any(_is_zip_name(name) for name in filenames(header))
         if sniffed == "application/zip" or claims_zip:
-            self._zip(self._decoded(encoding, header.body, end), path, 1)
+            self._zip(self._file(encoding, header.body, end), path, 1)
         elif kind in _MESSAGES:
             self._inner_message(self._decoded(encoding, header.body, end), path)
         elif kind.startswith("text/") and encoding not in {"base64", "quoted-printable"}:
@@ -273,6 +277,15 @@ class _Scan:
             return _base64(raw)
         return binascii.a2b_qp(raw) if encoding == "quoted-printable" else raw
 
+    def _file(self, encoding: str, start: int, end: int) -> BinaryIO:
+        """What stands there, decoded, as a file; where it is large, it is decoded as it is read."""
+        if encoding != "base64" or end - start < LARGE:
+            return io.BytesIO(self._decoded(encoding, start, end))
+        try:
+            return io.BufferedReader(Base64(self.data, start, end), PORTION)
+        except ValueError as error:
+            raise Unscannable(f"an attachment says that it is base64, but {error}") from None
+
     def _inner_message(self, data: bytes, path: str) -> None:
         """A message that is itself encoded, against RFC 2046 5.2.1: read it all the same, as mail programs do."""
         self.defect("an attached message is encoded")
@@ -286,18 +299,19 @@ class _Scan:
         if inner.unscannable:
             self.doubt(inner.unscannable)
 
-    def _zip(self, data: bytes, path: str, depth: int) -> None:
-        """Look into *data*, which begins as a zip, or bears the name of one and is one behind other octets."""
-        if data.startswith(b"PK") or zipfile.is_zipfile(io.BytesIO(data)):
-            self._unzip(data, path, depth)
+    def _zip(self, file: BinaryIO, path: str, depth: int) -> None:
+        """Look into *file*, which begins as a zip, or bears the name of one and is one behind other octets."""
+        begins = file.read(4)
+        if begins.startswith(b"PK") or zipfile.is_zipfile(file):
+            self._unzip(file, begins, path, depth)
 
-    def _unzip(self, data: bytes, path: str, depth: int) -> None:
-        """Add what the zip *data* holds; its members are opened only as far as `sniff` needs, archives in it whole."""
+    def _unzip(self, file: BinaryIO, begins: bytes, path: str, depth: int) -> None:
+        """Add what the zip *file* holds; its members are opened only as far as `sniff` needs, archives in it whole."""
         if depth > self.limits.archive_depth:
             raise Unscannable(f"archives are nested more than {self.limits.archive_depth} deep")
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                if data.startswith(b"PK\3\4") and min((i.header_offset for i in archive.infolist()), default=1):
+            with zipfile.ZipFile(file) as archive:
+                if begins == b"PK\3\4" and min((i.header_offset for i in archive.infolist()), default=1):
                     self.doubt(f"the archive in part {path} holds more than its directory names")
                 for info in archive.infolist():
                     self._member(archive, info, path, depth)
@@ -316,7 +330,7 @@ class _Scan:
         self._keep(Part(inner, "", name, sniffed, info.file_size, encrypted))
         if sniffed == "application/zip" or (first and _is_zip_name(name)):
             left = self.limits.archive_size - self.unpacked
-            self._zip(self._unpacked(archive, info, left + 1), inner, depth + 1)
+            self._zip(io.BytesIO(self._unpacked(archive, info, left + 1)), inner, depth + 1)
 
     def _unpacked(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
         with archive.open(info) as member:

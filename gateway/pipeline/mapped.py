@@ -31,6 +31,10 @@ class Passing(mmap.mmap):
         if behind > first:
             self.madvise(mmap.MADV_DONTNEED, first, behind - first)
 
+    def let_all_go(self) -> None:
+        """Let everything go."""
+        self.madvise(mmap.MADV_DONTNEED)
+
 
 def mapped(fd: int) -> AbstractContextManager[bytes | mmap.mmap]:
     """The octets of the open file *fd*, for as long as the block lasts."""
