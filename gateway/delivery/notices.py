@@ -64,6 +64,9 @@ class Notices:
             events.failure("notice", error, id=owed[0].message_id)
 
     async def _tell(self, owed: Sequence[Delivery], policy: Queue) -> None:
+        if any(one.claims >= queue.POISON for one in owed):
+            await self._withhold(owed, "each of three processes that wrote it died of it")
+            return
         evidence, original = await self._store.read(
             partial(_look_up, message_id=owed[0].message_id, limit=policy.bounce_size)
         )

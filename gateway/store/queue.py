@@ -225,9 +225,13 @@ class _Choice:
 
 
 def owed_notices(conn: Connection, owner: str, limit: int, now: float, lease: float) -> list[Delivery]:
-    """Lease to *owner* up to *limit* deliveries whose sender is still to be told something (`notice`)."""
-    choice = _Choice(limit, suspects=True, passed=set())
-    leased = choice.of(_rows(_owing(), conn, {"now": now, "most": limit}))
+    """Lease to *owner* up to *limit* deliveries whose sender is still to be told something (`notice`).
+
+    Of the `SUSPECT` ones there is one at most; those that have proved to be `POISON` come too, to be given up.
+    """
+    found = _rows(_owing(), conn, {"now": now, "most": limit})
+    poison = [one for one in found if one.claims >= POISON]
+    leased = poison + _Choice(limit, suspects=True, passed=set()).of(found)
     _lease(conn, leased, owner, now, lease)
     return leased
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
+from sqlalchemy import update
 
 from gateway.model import Finding, Mail, Notice, Recipient, Session, State, Temporary
 from gateway.pipeline.drafts import Circumstances, evidence
 from gateway.stages import Queue
-from gateway.store import messages
+from gateway.store import messages, queue, schema
 from tests.gateway.delivery.fakes import BOB, NEVER, NOW
 
 
@@ -97,3 +98,18 @@ def test_a_large_original_comes_back_as_its_header(house) -> None:
     returned = house.listener.notices[0][1].get_payload(2)
     assert returned.get_content_type() == "text/rfc822-headers"
     assert returned.get_payload().replace("\r", "") == "Received: by us\nSubject: x\n"
+
+
+def test_a_notice_that_kills_whoever_writes_it_is_given_up_and_the_others_are_told(house) -> None:
+    house.hosts.answers["8.8.8.1"] = [NEVER, NEVER]
+    deadly, other = house.put(BOB, sender="deadly@us.example"), house.put(BOB)
+    house.listener.trouble = Temporary("not now")
+    house.work_off()
+    with house.store.begin() as conn:
+        conn.execute(update(schema.delivery).where(schema.delivery.c.message_id == deadly).values(claims=queue.POISON))
+    house.listener.trouble = None
+    house.now += house.queue.lease + 1
+    house.work_off()
+    assert [one.address for one, _ in house.listener.notices] == ["alice@us.example"]
+    assert [house.look(mail)[0].notice for mail in (deadly, other)] == [None, None]
+    assert house.look(deadly)[0].claims == 0
