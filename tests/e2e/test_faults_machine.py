@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning"),
 ]
 
-LASTS = 1.0
+LASTS = 0.7
 """Seconds that a fault lasts."""
 FULL, LATER, POLICY = "452 4.3.1", "451 4.3.0", "451 4.7.1"
 
@@ -191,7 +191,7 @@ def test_what_was_sent_and_could_not_be_written_down_is_not_sent_again(own: Site
     load.send(4)
     with own.data.full():
         processes.wait_until(lambda: len(sink.arrivals()) >= arrived + 4, 20, "the mail to arrive")
-        end = time.monotonic() + 6.0  # three leases
+        end = time.monotonic() + 4.0  # two leases
         while time.monotonic() < end:
             own.data.fill_again()
             time.sleep(0.1)
