@@ -111,7 +111,9 @@ class Door(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """More of the header has come, or something before our greeting."""
+        """More of the header has come, or something before our greeting; who was turned away is not heard any more."""
+        if self._transport is None or self._transport.is_closing():
+            return
         if self._shaking:
             self._keep(self._buffer[:nbytes])
             return
@@ -164,23 +166,12 @@ class Door(asyncio.BufferedProtocol):
             self._shaking = asyncio.get_running_loop().create_task(self._shake_hands(self._transport))
 
     async def _shake_hands(self, transport: asyncio.Transport) -> None:
-        assert self._at.context is not None  # noqa: S101 - see `_pass`
-        loop = asyncio.get_running_loop()
-        starting = loop.create_task(
-            loop.start_tls(
-                transport,
-                self,
-                self._at.context,
-                server_side=True,
-                ssl_handshake_timeout=self._limits.handshake_timeout,
-            )
-        )
+        secured = None
         try:
-            await self._pass_on(transport, starting)
-            secured = await starting
-        except OSError as error:  # ssl.SSLError is one
+            async with asyncio.timeout(self._limits.handshake_timeout):
+                secured = await self._secured(transport)
+        except OSError as error:  # ssl.SSLError and TimeoutError are some
             events.say("handshake failed", peer=self._address, listener=self._at.name, error=type(error).__name__)
-            secured = None
         if secured is None:
             abort(transport)
             self._gone()
@@ -188,12 +179,25 @@ class Door(asyncio.BufferedProtocol):
             self._transport = secured
             self._hand_over(secured)
 
+    async def _secured(self, transport: asyncio.Transport) -> asyncio.Transport | None:
+        """*transport* under TLS; None where the peer has left before TLS took over: TLS would wait for it for ever."""
+        assert self._at.context is not None  # noqa: S101 - see `_pass`
+        loop, timeout = asyncio.get_running_loop(), self._limits.handshake_timeout
+        starting = loop.create_task(
+            loop.start_tls(transport, self, self._at.context, server_side=True, ssl_handshake_timeout=timeout)
+        )
+        await self._pass_on(transport, starting)
+        if self._counted:
+            return await starting
+        starting.cancel()
+        return None
+
     async def _pass_on(self, transport: asyncio.Transport, starting: asyncio.Task[asyncio.Transport | None]) -> None:
         """What came before TLS took over is for TLS: uvloop reads once before it can be told to wait."""
         while transport.get_protocol() is self and not starting.done():  # noqa: ASYNC110 - it takes one turn
             await asyncio.sleep(0)
         begun, self._early = self._early, bytearray()
-        if begun:
+        if begun and not transport.is_closing():
             # Behind what makes the protocol ready, and before more is read
             asyncio.get_running_loop().call_soon(_feed, transport.get_protocol(), begun)
 

@@ -113,6 +113,21 @@ def test_a_plain_connection_goes_straight_to_its_dialog(run):
 
 
 @pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\0\x01\0"], ids=["nothing", "half a hello"])
+def test_who_leaves_before_the_handshake_leaves_nothing_behind(run, tmp_path, begun):
+    async def play():
+        async with serving(server_context(tmp_path)) as at:
+            others = asyncio.all_tasks()
+            for _ in range(20):
+                with socket.create_connection(("127.0.0.1", at.port)) as left:  # and gone before anybody looks
+                    left.sendall(begun)
+            async with client(at.port, trusting_context()) as (reader, _):
+                assert await reader.readline() == b"hello 127.0.0.1\n"
+            await eventually(lambda: not at.lobby.crowd.size and asyncio.all_tasks() <= others)
+
+    run(play())
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\0\x01\0"], ids=["nothing", "half a hello"])
 def test_who_shakes_hands_is_counted_and_has_a_deadline(run, tmp_path, begun):
     async def play():
         context = server_context(tmp_path)
