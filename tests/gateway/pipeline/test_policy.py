@@ -53,6 +53,11 @@ def test_a_shipped_policy_shows_every_setting_of_its_filter_as_it_is_by_default(
     assert policy.build_settings(kind, json.dumps(table)) == kind()
 
 
+@pytest.mark.parametrize("name", [name for name in files(None) if name not in STAGE_FILES])
+def test_a_shipped_policy_says_that_it_is_enabled_and_can_be_switched_off(name):
+    assert tomllib.loads(files(None)[name].read_text())["enabled"] is True
+
+
 def test_an_error_of_a_shipped_filter_never_passes_unseen():
     policies = policy.load(None, None)
     for name in policies.by_name:
