@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -98,7 +98,7 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
         raise FaultyFiles([Fault(str(path), 0, "", "is larger than 1 MB", "it is probably not the file you meant")])
     try:
         text = raw.decode("utf-8")
-        return tomllib.loads(text), text
+        table = tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise FaultyFiles([Fault(str(path), line, "", "is not UTF-8 text", "save the file as UTF-8")]) from None
@@ -106,6 +106,23 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
         raise FaultyFiles([_syntax_fault(path, str(error))]) from None
     except RecursionError:
         raise FaultyFiles([Fault(str(path), 0, "", "is nested too deeply")]) from None
+    except ValueError:  # Python reads no number of more than 4300 digits
+        raise FaultyFiles([Fault(str(path), 0, "", "holds a number that is too large")]) from None
+    if faults := [
+        Fault(str(path), line_of(text, place), ".".join(map(str, place)), "is too large a number")
+        for place in _too_large(table)
+    ]:
+        raise FaultyFiles(faults)
+    return table, text
+
+
+def _too_large(value: object, *place: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Where in *value* there are whole numbers of more than 64 bits, which TOML has not, and a float may not hold."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        yield place
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inside:
+        yield from _too_large(one, *place, key)
 
 
 def _syntax_fault(path: Path, message: str) -> Fault:

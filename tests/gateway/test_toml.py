@@ -118,3 +118,12 @@ def test_no_content_whatever_raises_anything_but_faulty_files(content):
         file.flush()
         table, text = toml.read(Path(file.name))
         toml.validated(Outer, table, Path(file.name), text)
+
+
+@pytest.mark.parametrize("digits", [20, 400])
+def test_a_number_that_no_program_counts_to_is_a_fault_on_its_line(tmp_path, digits):
+    for number in ("9" * digits, "-" + "9" * digits):
+        [fault] = faults(tmp_path, f"size = 1\n[[many]]\nnames = []\nwait = [[{number}]]")
+        assert (fault.line, fault.key) == (4, "many.0.wait.0.0")
+    [fault] = faults(tmp_path, "size = " + "9" * 5000)
+    assert fault.problem == "holds a number that is too large"
