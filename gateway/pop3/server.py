@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection as Transaction
 
 from gateway import config, events, failpoints
+from gateway.backoff import HeldBack
 from gateway.door import Door, Entrance
 from gateway.model import Temporary
 from gateway.peers import Address, Full
@@ -266,10 +267,16 @@ class Session:
     async def _check(self, user: str, password: str) -> str:
         """The account, if the password is right."""
         identify = partial(self._service.authenticator.identify, user, password)
-        account = await self._service.gate.backoff.checked(self.peer, user, identify)
-        words = "pop3-login" if account else "pop3-login-failed"
-        events.say(words, peer=self.peer, listener=self._service.listener.name, user=user, tls=self._connection.tls)
+        try:
+            account = await self._service.gate.backoff.checked(self.peer, user, identify)
+        except HeldBack:
+            self._tell("pop3-login-held-back", user)
+            raise
+        self._tell("pop3-login" if account else "pop3-login-failed", user)
         return account
+
+    def _tell(self, event: str, user: str) -> None:
+        events.say(event, peer=self.peer, listener=self._service.listener.name, user=user, tls=self._connection.tls)
 
     # The maildrop
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from gateway import accounts
+from gateway import accounts, events
 from gateway.backoff import Backoff
 from gateway.model import Temporary
 from gateway.pop3.limits import Gate
@@ -386,7 +386,9 @@ def test_a_wrong_password_takes_the_same_time_whoever_it_is_for(serve, connect, 
     assert all(0.2 <= taken < 0.6 for taken in times)
 
 
-def test_after_some_guesses_no_password_is_looked_at(serve, connect):
+def test_after_some_guesses_no_password_is_looked_at(serve, connect, monkeypatch):
+    told = []
+    monkeypatch.setattr(events, "say", lambda event, **_: told.append(event))
     server = serve(logins=Logins(delay=0.0, free_per_user=1))
     client = connect(server.port)
     for password, code in ((b"a", b"[AUTH]"), (b"alice's secret", b"[SYS/TEMP]"), (b"alice's secret", b"[SYS/TEMP]")):
@@ -394,6 +396,7 @@ def test_after_some_guesses_no_password_is_looked_at(serve, connect):
         assert client.ask(b"PASS " + password).startswith(b"-ERR " + code)
     assert server.passwords.asked == 1
     assert client.rest() == b""
+    assert told == ["pop3-login-failed", "pop3-login-held-back", "pop3-login-held-back"]
 
 
 def test_many_sessions_at_once_each_get_their_mail(serve, put, wire, quick):
