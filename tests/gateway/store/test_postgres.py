@@ -4,12 +4,14 @@ import asyncio
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import psycopg
 import pytest
 from sqlalchemy import make_url, text
 
-from gateway.model import Temporary
+from gateway.model import State, Temporary
+from gateway.store import mailbox, messages, quarantine, queue, tracking
 from gateway.store.engine import Store
 from gateway.store.failures import Unfit
 from tests.gateway.store.works import add, names, together
@@ -189,6 +191,62 @@ def test_a_conflict_is_tried_again(store):
     assert together(store, conflicts, add("b")) == [1, 1]
     assert len(runs) == 3
     assert names(store) == {"a", "b"}
+
+
+# ---- Several nodes at once ----------------------------------------------------------------------------------------
+
+
+def test_of_many_who_want_a_maildrop_at_once_one_gets_it(url, store):
+    other = Store(url)
+
+    async def run(account):
+        wanted = [(one, f"session{n}") for n, one in enumerate([store, other] * 5)]
+        works = [one.write(partial(mailbox.lock, account=account, owner=me, now=1.0, lease=60.0)) for one, me in wanted]
+        assert sorted(await asyncio.gather(*works)) == [False] * 9 + [True]
+
+    for number in range(10):
+        asyncio.run(run(f"user{number}"))
+    other.close()
+
+
+def test_many_who_claim_at_once_get_each_delivery_once(url, store, put, now):
+    ids = [put().id for _ in range(60)]
+    other = Store(url)
+
+    async def run():
+        works = [
+            one.write(partial(queue.claim, owner=f"o{n}", limit=4, now=now, lease=60.0))
+            for n, one in enumerate([store, other] * 10)
+        ]
+        return [each.id for got in await asyncio.gather(*works) for each in got]
+
+    got = asyncio.run(run())
+    assert len(got) == len(set(got))
+    assert set(got) <= set(ids)
+    rest = asyncio.run(store.write(partial(queue.claim, owner="last", limit=100, now=now, lease=60.0)))
+    assert sorted([*got, *(one.id for one in rest)]) == ids
+    other.close()
+
+
+def test_housekeeping_of_two_nodes_at_once_takes_nothing_that_is_needed(url, store, put, look, now):
+    needed = put()
+    gone = [put(State.HELD).message_id for _ in range(30)]
+    other = Store(url)
+    later = now + 100.0
+
+    async def tidy(one):
+        while await one.write(partial(quarantine.expire, now=later, keep=10.0)):
+            pass
+        while await one.write(partial(messages.sweep, now=later, keep_records=50.0)):
+            pass
+
+    async def run():
+        await asyncio.gather(*(tidy(one) for one in (store, other) * 3))
+
+    asyncio.run(run())
+    assert b"".join(look(lambda conn: [*messages.read_chunks(conn, needed.message_id)])).endswith(b"body\r\n")
+    assert [look(tracking.life, message_id) for message_id in gone] == [None] * 30
+    other.close()
 
 
 # ---- Waits --------------------------------------------------------------------------------------------------------
