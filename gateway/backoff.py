@@ -60,7 +60,7 @@ class Backoff:
             await self._forgive({user: -1, place: -1}, begun, settings)
             raise
         if account:
-            await self._forgive({user: -counts[0], place: -1}, begun, settings)
+            await self._forgive({place: -1}, [user, *begun], settings)
             await self._remember(user, settings)
         else:
             await asyncio.sleep(until - time.monotonic())
@@ -102,13 +102,16 @@ class Backoff:
             begun.append(f"pause:{key}")
         return begun
 
-    async def _forgive(self, amounts: Mapping[str, int], begun: Sequence[str], settings: Logins) -> None:
-        """The attempt was not wrong: it does not count, and the pauses that it began end."""
+    async def _forgive(self, amounts: Mapping[str, int], over: Sequence[str], settings: Logins) -> None:
+        """The attempt was not wrong: it does not count, and what is *over*, the pauses that it began, ends.
+
+        What is to be nothing is not reckoned down to it: of many right ones at once each would take off all the others.
+        """
         await self._add(amounts, settings.memory)
-        for pause in begun:
-            self._own.release(pause)
+        for key in over:
+            self._own.release(key)
             with suppress(Temporary):
-                await self._state.put(pause, "", _AT_ONCE)
+                await self._state.put(key, "0", _AT_ONCE)
 
     async def _add(self, amounts: Mapping[str, int], ttl: float) -> Sequence[int]:
         try:
@@ -147,7 +150,7 @@ class _Memory:
         return key not in self._alive(key) and self._add(key, 1, ttl) == 1
 
     def release(self, key: str) -> None:
-        """The claim to *key* is over."""
+        """*key* is as if it had never been."""
         self._kept.pop(key, None)
 
     def _add(self, key: str, amount: int, ttl: float) -> int:

@@ -50,10 +50,11 @@ _PUT = """INSERT INTO entry VALUES (:key, :value, :expires)
 _ADD = """INSERT INTO entry VALUES (:key, :amount, :expires) ON CONFLICT (key) DO UPDATE SET
     value = iif(expires <= :now, :amount, max(-:most, min(:most, CAST(value AS INTEGER) + :amount))),
     expires = iif(expires <= :now, :expires, min(expires, :expires)) RETURNING value"""
-# What lasts longer than its time, from now on, was made before somebody put the clock back.
-_CLAIM = """INSERT INTO entry VALUES (:key, '1', :expires)
-    ON CONFLICT (key) DO UPDATE SET value = '1', expires = excluded.expires
-    WHERE entry.expires <= :now OR entry.expires > excluded.expires"""
+# A claim keeps when it was made: one from the future was made before somebody put the clock back. Of two processes at
+# once, the second to write may have been the first to read the clock.
+_CLAIM = """INSERT INTO entry VALUES (:key, :now, :expires)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires
+    WHERE entry.expires <= :now OR CAST(entry.value AS REAL) > :now + 5"""
 _SWEEP = "DELETE FROM entry WHERE key IN (SELECT key FROM entry WHERE expires <= :now ORDER BY expires LIMIT :some)"
 _TRIM = "DELETE FROM entry WHERE key IN (SELECT key FROM entry ORDER BY expires LIMIT :some)"
 _PAGES = "SELECT page_count - freelist_count FROM pragma_page_count(), pragma_freelist_count()"

@@ -103,6 +103,15 @@ def test_each_further_wrong_password_doubles_the_pause_up_to_the_longest(guesses
     assert pauses == [10, 20, 25, 25]
 
 
+def test_many_right_passwords_at_once_earn_no_guesses(guesses):
+    async def play():
+        await asyncio.gather(*(guesses.one(HERE, "bob", "bob") for _ in range(4)))
+        await asyncio.gather(*(guesses.one(HERE, "bob", "bob") for _ in range(4)))
+
+    asyncio.run(play())
+    assert guesses.some(*[(HERE, "bob")] * 4) == ["", "", None, None]
+
+
 def test_nobody_is_held_back_for_what_others_guess_elsewhere(guesses):
     guesses.some(*[(HERE, "alice")] * 3)
     assert guesses.some((HERE, "ALICE"), (THERE, "alice", "alice"), (HERE, "bob", "bob")) == [None, "alice", "bob"]

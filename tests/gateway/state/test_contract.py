@@ -164,6 +164,13 @@ def test_simultaneous_additions_all_count(use):
     assert use(work, states=2) == 120
 
 
+def test_a_claim_for_a_shorter_time_is_none_either(use):
+    async def work(shared: Shared):
+        return [await shared.claim("a", ttl) for ttl in (60.0, 30.0, 90.0)]
+
+    assert use(work) == [True, False, False]
+
+
 def test_of_simultaneous_claims_one_holds(use):
     async def work(one: Shared, other: Shared):
         return sum(await asyncio.gather(*(shared.claim("a", 10.0) for shared in (one, other) for _ in range(20))))

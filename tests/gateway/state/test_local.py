@@ -90,6 +90,15 @@ def test_a_clock_that_is_put_back_makes_no_counter_and_no_claim_last(
     assert asyncio.run(shared.add("a", 1, 10.0)) == 1
 
 
+def test_who_has_read_the_clock_first_and_comes_second_has_no_claim(
+    make: Callable[..., LocalState], clock: Clock
+) -> None:
+    first, second = make(), make()
+    assert asyncio.run(first.claim("a", 10.0))
+    clock.now -= 0.01
+    assert not asyncio.run(second.claim("a", 10.0))
+
+
 def overwrite(path: Path) -> None:
     path.write_bytes(b"this is no database" * 1000)
 
