@@ -168,10 +168,9 @@ def _write(rows: Sequence[Row]) -> None:
     kept = {line.split("|")[1].strip(): line for line in old.splitlines() if line.startswith("| ")}
     lines = [line for name in PARTS if (line := new.get(name) or kept.get(name, ""))]
     today = datetime.datetime.now(datetime.UTC).date()
-    about = (
-        f"{today}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    )
-    text = "\n".join([BEGIN, "", f"Last run: {about}; `make reliability`.", "", *_table([]), *lines, "", END])
+    system = f"{platform.system()} {platform.release().partition('-')[0]}, Python {platform.python_version()}"
+    about = f"Last run: {today}, {os.cpu_count()} cores, {system}; by `make reliability` or parts of it by hand."
+    text = "\n".join([BEGIN, "", about, "", *_table([]), *lines, "", END])
     PAGE.write_text(before + text + after, "utf-8")
 
 
