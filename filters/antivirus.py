@@ -113,10 +113,8 @@ class Filter:
     async def _scan_at(self, place: _Socket, mail: Mail, deadline: float) -> _Scan:
         with self._tools.open_message(mail) as message:
             answer = await _said(place, deadline, message)
-        if answer == _TOO_LARGE:
-            raise _Failed("the mail is larger than its StreamMaxLength")
         if answer != "stream: OK" and not _FOUND.fullmatch(answer):
-            raise _Failed(f"answered {_shown(answer)!r}")
+            raise _Failed(_refusal(answer, "answered"))
         return _Scan(answer, await self._version(place, deadline))
 
     async def _version(self, place: _Socket, deadline: float) -> str:
@@ -228,7 +226,7 @@ class _Wire:
                 await self._stream(message)
         except OSError:
             with suppress(OSError):  # it may have said why before it closed (its size limit)
-                raise _Failed(f"closed early with {_shown(await self._line())!r}") from None
+                raise _Failed(_refusal(await self._line(), "closed early with")) from None
             raise
         return await self._line()
 
@@ -277,6 +275,11 @@ def _finding(scan: _Scan) -> Finding:
         return Finding("clean", scan.version, facts=facts)
     code = next((code for prefix, code in _CODES if match[1].startswith(prefix)), "infected")
     return Finding(code, re.sub(r"[^A-Za-z0-9._:/()+-]", "?", match[1][:100]), facts=facts)
+
+
+def _refusal(answer: str, how: str) -> str:
+    """What an *answer* means that is no result; *how* it came."""
+    return "the mail is larger than its StreamMaxLength" if answer == _TOO_LARGE else f"{how} {_shown(answer)!r}"
 
 
 def _why(error: OSError) -> str:
