@@ -72,7 +72,7 @@ def run(
         config = home / "clamd.conf"
         config.write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
         argv: list[str | Path] = ["clamd", "--foreground", "--config-file", config]
-        with processes.running(argv, home, lambda: path.exists() and processes.listening(port), within=30) as process:
+        with processes.running(argv, home, lambda: _answers(path) and processes.listening(port), within=30) as process:
             yield Clamd(port, path, home, process)
 
 
@@ -111,3 +111,9 @@ def _read_all(connection: socket.socket) -> bytes:
     while chunk := connection.recv(4096):
         answer += chunk
     return answer
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens at *path*: the file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
