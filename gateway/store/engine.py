@@ -67,8 +67,9 @@ class Store:
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run *work* in a transaction shared with others, and return its result when that is durable.
 
-        *work* may run twice, the first time undone because another one failed beside it: it changes nothing but the
-        database, and reads files from their start.
+        *work* may run several times, each but the last undone: because another one failed beside it, or the connection
+        was lost. It is run again only if it surely did not happen. It changes nothing but the database, and reads files
+        from their start.
 
         Raises `Temporary` when the store is locked, busy or out of reach, `StorageFull` when there is no room, and
         whatever *work* raises. A caller that is cancelled early enough leaves no trace; later the write stands.

@@ -41,7 +41,9 @@ class Postgres:
     @contextmanager
     def connect(self, database: str = "postgres", user: str = USER) -> Iterator["psycopg.Connection[tuple[object]]"]:
         """A connection without transactions."""
-        with psycopg.connect(host=str(self.directory), dbname=database, user=user, autocommit=True) as connection:
+        with psycopg.connect(
+            host=str(self.directory), port=PORT, dbname=database, user=user, autocommit=True
+        ) as connection:
             yield connection
 
     def execute(self, statement: str, *values: object, database: str = "postgres") -> list[tuple[object, ...]]:
@@ -145,7 +147,7 @@ def _served(home: Path, settings: Mapping[str, str]) -> Iterator[Postgres]:
     argv = [*_as_server(), _program("postgres"), "-D", home / "data", *options]
 
     def ready() -> bool:
-        return _complete("pg_isready", "-h", home, "-q", home=home, may_fail=True) == 0
+        return _complete("pg_isready", "-h", home, "-p", str(PORT), "-q", home=home, may_fail=True) == 0
 
     with processes.running(argv, home, ready, within=READY) as process:
         server = Postgres(home, process)
