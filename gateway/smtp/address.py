@@ -192,7 +192,9 @@ def _domain(text: str, malformed: Reply) -> str:
     name = text.lower()
     if not name.isascii() or "xn--" in name:
         name = _a_labels(name, malformed)
-    _demand(all(_LDH.fullmatch(label) for label in name.split(".")), malformed)
+    *_, top = labels = name.split(".")
+    # No top-level domain is a number (RFC 3696 2): what ends in one somebody else reads as an address
+    _demand(all(map(_LDH.fullmatch, labels)) and not top.isdigit(), malformed)
     return name
 
 
