@@ -13,21 +13,16 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 import dns.exception
-import dns.flags
-import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.resolver
-import dns.rrset
 
 from gateway.dns import server
 from gateway.dns.cache import Cache, Key, Value
+from gateway.dns.reply import MAX_RECORDS
 from gateway.dns.server import Answer, Missing, Question, Server
 from gateway.model import Temporary
-
-MAX_RECORDS = 256
-"""Records of one answer that are looked at."""
 
 MAX_TXT = 4096
 """Octets a TXT record may have, its strings joined. A longer one is as if it were not there."""
@@ -189,18 +184,17 @@ def _understood(response: Answer, kind: str) -> tuple[tuple[Value, ...], float]:
     """
     if isinstance(response, Missing):
         return (), response.ttl
-    if response.rcode() not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
-        raise _Useless(dns.rcode.to_text(response.rcode()))
-    chain = response.resolve_chaining()  # type: ignore[attr-defined]  # it is a QueryMessage
-    kinds = {records.rdtype for records in response.authority}
-    if not chain.answer and dns.rdatatype.NS in kinds and dns.rdatatype.SOA not in kinds:
+    if response.rcode not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
+        raise _Useless(dns.rcode.to_text(response.rcode))
+    records, ttl = response.to(dns.rdatatype.from_text(kind))
+    if not records and response.is_referral:
         raise _Useless("they refer us to others")
-    return _values(chain.answer, kind), float(chain.minimum_ttl)
+    return tuple(dict.fromkeys(_values(records, kind))), ttl
 
 
-def _values(answer: dns.rrset.RRset | None, kind: str) -> tuple[Value, ...]:
+def _values(answer: Sequence[Any], kind: str) -> tuple[Value, ...]:
     """The records of *answer* as plain values, at most `MAX_RECORDS`."""
-    records: list[Any] = list(answer or ())[:MAX_RECORDS]
+    records = answer[:MAX_RECORDS]
     match kind:
         case "A" | "AAAA":
             return tuple(str(ipaddress.ip_address(record.address)) for record in records)

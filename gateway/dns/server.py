@@ -16,11 +16,13 @@ from typing import TypeAlias
 
 import dns.exception
 import dns.flags
-import dns.message
 import dns.name
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
+
+from gateway.dns import reply
+from gateway.dns.reply import Reply
 
 MAX_UDP = 1232
 """Octets of an answer by UDP, which pass every network unfragmented; longer ones come by TCP."""
@@ -76,7 +78,7 @@ class Missing:
     ttl: float
 
 
-Answer: TypeAlias = dns.message.Message | Missing
+Answer: TypeAlias = Reply | Missing
 
 
 class Truncated(dns.exception.DNSException):
@@ -192,16 +194,15 @@ def _after_name(wire: bytes, start: int) -> int:
     return start + (2 if wire[start] else 1)
 
 
-def _understood(wire: bytes, question: Question) -> dns.message.Message | None:
+def _understood(wire: bytes, question: Question) -> Reply | None:
     try:
-        response = dns.message.from_wire(wire)
+        response = reply.read(wire)
     except (dns.exception.DNSException, ValueError, IndexError, struct.error):
         return None
-    if not response.question:  # whoever does not understand the question may leave it out
-        return response if response.rcode() in _WITHOUT_QUESTION else None
-    asked = response.question[0]
-    same = asked.name == question.name and dns.rdatatype.to_text(asked.rdtype) == question.kind
-    return response if same and asked.rdclass == dns.rdataclass.IN and len(response.question) == 1 else None
+    if not response.questions:  # whoever does not understand the question may leave it out
+        return response if response.rcode in _WITHOUT_QUESTION else None
+    kind = dns.rdatatype.from_text(question.kind)
+    return response if response.questions == [(question.name, kind, dns.rdataclass.IN)] else None
 
 
 def at(written: str) -> Server:
