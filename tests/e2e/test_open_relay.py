@@ -3,6 +3,7 @@
 What is taken is routed and logged as it was normalised. The forms are data: tests/dialogs/recipients.txt.
 """
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -105,6 +106,15 @@ def test_no_way_to_write_a_recipient_makes_a_relay(own: Gateway, helo: str, send
                 wrong.append((form, first, others))
     assert wrong == []
     assert not own.events("accepted", since)
+    refused = own.events("command refused", since)
+    assert len(refused) >= len(FORMS) - 20
+    log = own.process.log.read_bytes()[since:].splitlines(keepends=True)
+    assert [line for line in log if not is_one_line(line)] == []
+
+
+def is_one_line(line: bytes) -> bool:
+    """Whether *line* of the log is an event by itself, of which nothing could move a cursor or turn the text around."""
+    return line.endswith(b"}\n") and line[:-1].decode("ascii").isprintable() and "event" in json.loads(line)
 
 
 def test_what_is_taken_is_routed_and_logged_as_normalised(own: Gateway) -> None:
