@@ -46,6 +46,10 @@ def _effect(value: object) -> object:
     raise ValueError(f"an effect is a finite number (score) or one of: {', '.join(_WORDS)}")
 
 
+_NOTHING: Any = None
+_NO_TOOLS = Tools(_NOTHING, _NOTHING, "", _NOTHING)
+"""With these a filter can be made, which shows whether it takes its settings, and not be asked."""
+
 Effect = Annotated[Action | float, BeforeValidator(_effect)]
 
 
@@ -215,10 +219,10 @@ def _bind(name: str, table: dict[str, Any], path: Path, text: str, tools: Tools 
     settings = _settings(module.Settings, file.settings, path, text)
     rules = _rules(file, module.Filter.codes, path, text)
     try:
-        arguments = (settings, tools) if asking else (settings,)
-        filter_ = module.Filter if asking and tools is None else module.Filter(*arguments)
+        made = module.Filter(settings, tools or _NO_TOOLS) if asking else module.Filter(settings)
     except ValueError as error:
         raise FaultyFiles([Fault(str(path), toml.line_of(text, ("settings",)), "settings", str(error))]) from None
+    filter_ = module.Filter if asking and tools is None else made
     return Policy(name, path.name, filter_, file.timeout, rules, not asking, json.dumps(file.settings))
 
 
