@@ -7,6 +7,7 @@ would go to a forged sender. The notice enters by intake, and stops being owed, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
@@ -42,15 +43,27 @@ class Notices:
         self._hostname = hostname
         self._owner = owner
         self._now = now
+        self._left: set[int] = set()
 
     async def tell(self, policy: Queue) -> int:
         """Send up to `BATCH` notices; return for how many deliveries."""
-        now = self._now()
-        claim = partial(queue.owed_notices, owner=self._owner, limit=BATCH, now=now, lease=policy.lease)
-        owed = sorted(await self._store.write(claim), key=lambda one: (one.message_id, one.id))
+        ours, claimed = await self._store.write(partial(self._claim, left=tuple(self._left), lease=policy.lease))
+        self._left = {*ours, *(one.id for one in claimed)}
+        owed = sorted(claimed, key=lambda one: (one.message_id, one.id))
         for _, group in groupby(owed, key=lambda one: one.message_id):
             await self._guarded(list(group), policy)
         return len(owed)
+
+    async def give_back(self) -> None:
+        """Let others write what we did not get to; where the store cannot do it now, the leases run out."""
+        if self._left:
+            with suppress(Temporary):
+                await self._store.write(partial(queue.release_claims, owner=self._owner, ids=tuple(self._left)))
+
+    def _claim(self, conn: Connection, left: Sequence[int], lease: float) -> tuple[list[int], list[Delivery]]:
+        """What of the *left* is still ours, for it waits for the store and killed nobody; and more that we lease."""
+        ours = queue.absolve(conn, self._owner, left)
+        return ours, queue.owed_notices(conn, self._owner, BATCH, self._now(), lease)
 
     async def _guarded(self, owed: Sequence[Delivery], policy: Queue) -> None:
         """One failing notice does not stop the others: it is tried again when its lease has run out."""
@@ -58,14 +71,16 @@ class Notices:
             await self._tell(owed, policy)
         except (Temporary, Taken) as error:
             events.say("notice postponed", id=owed[0].message_id, why=str(error))
+            return
         except Permanent as error:
             await self._withhold(owed, str(error))
         except Exception as error:  # noqa: BLE001 - whatever one mail does, the others' senders are told
             events.failure("notice", error, id=owed[0].message_id)
+        self._left.difference_update(one.id for one in owed)
 
     async def _tell(self, owed: Sequence[Delivery], policy: Queue) -> None:
         if any(one.claims >= queue.POISON for one in owed):
-            await self._withhold(owed, "each of three processes that wrote it died of it")
+            await self._withhold(owed, "three times whoever wrote it died, or failed at it")
             return
         evidence, original = await self._store.read(
             partial(_look_up, message_id=owed[0].message_id, limit=policy.bounce_size)

@@ -109,6 +109,7 @@ class Runner:
             await self._drain()
         finally:
             await _end({*loops, *self._workers})
+            await self._notices.give_back()
             await self._pool.close()
 
     async def work_off(self) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Row,
     Select,
     bindparam,
+    exists,
     func,
     insert,
     or_,
@@ -89,6 +90,7 @@ _PULL_BACK = Statement(
     "next_attempt",
 )
 _ADD = Statement(insert(_delivery).returning(_delivery.c.id), *({*_delivery.columns.keys()} - {"id", "claims"}))
+_SUSPECT_QUEUED = select(exists().where(_delivery.c.state == State.QUEUED, _delivery.c.claims >= SUSPECT))
 _LISTED = _delivery.c.id.in_(bindparam("ids", expanding=True))
 _LEASE = Statement(
     update(_delivery).where(_delivery.c.id == bindparam("which")).values(claims=_delivery.c.claims + 1),
@@ -227,11 +229,13 @@ class _Choice:
 def owed_notices(conn: Connection, owner: str, limit: int, now: float, lease: float) -> list[Delivery]:
     """Lease to *owner* up to *limit* deliveries whose sender is still to be told something (`notice`).
 
-    Of the `SUSPECT` ones there is one at most; those that have proved to be `POISON` come too, to be given up.
+    Of the `SUSPECT` ones there is one at most, and none while one is to be sent: that may be what they died beside.
+    Those that have proved to be `POISON` come too, to be given up.
     """
     found = _rows(_owing(), conn, {"now": now, "most": limit})
     poison = [one for one in found if one.claims >= POISON]
-    leased = poison + _Choice(limit, suspects=True, passed=set()).of(found)
+    suspects = any(one.claims >= SUSPECT for one in found) and not conn.scalar(_SUSPECT_QUEUED)
+    leased = poison + _Choice(limit, suspects, passed=set()).of(found)
     _lease(conn, leased, owner, now, lease)
     return leased
 
@@ -239,6 +243,11 @@ def owed_notices(conn: Connection, owner: str, limit: int, now: float, lease: fl
 def renew(conn: Connection, owner: str, ids: Collection[int], now: float, lease: float) -> list[int]:
     """Prolong the leases of *owner*; return the ids that are still its own."""
     return _set_lease(conn, ids, is_owned(owner), lease_until=now + min(lease, LONGEST_LEASE))
+
+
+def absolve(conn: Connection, owner: str, ids: Collection[int]) -> list[int]:
+    """Count no death for what *owner*, who lives, has in hand; return the ids. The leases run on, and may run out."""
+    return _set_lease(conn, ids, is_owned(owner), claims=0)
 
 
 def release_claims(conn: Connection, owner: str, ids: Collection[int]) -> None:

@@ -75,8 +75,10 @@ class Listener:
     store: Store
     notices: list[tuple[Recipient, Message]] = field(default_factory=list)
     trouble: Exception | None = None
+    tries: int = 0
 
     async def notify(self, dsn: bytes, recipient: Recipient, settle: Callable[[Connection], None]) -> str:
+        self.tries += 1
         if self.trouble is not None:
             raise self.trouble
         await self.store.write(settle)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address
 
 import pytest
@@ -89,6 +90,45 @@ def test_a_notice_that_cannot_be_stored_now_is_owed_until_it_is(house) -> None:
     assert house.listener.notices == []  # the lease of the first try still runs
     house.now += house.queue.lease
     house.work_off()
+    assert house.listener.told == [[f"failed {BOB}"]]
+
+
+def test_a_store_that_has_no_room_for_long_costs_no_notice(house) -> None:
+    house.hosts.answers["8.8.8.1"] = [NEVER]
+    mail = house.put(BOB)
+
+    async def run() -> None:
+        runner = house.runner()
+        house.listener.trouble = Temporary("disk full")
+        for _ in range(2 * queue.POISON):
+            await runner.work_off()
+            assert [one.notice for one in house.look(mail)] == [Notice.FAILED]
+            house.now += house.queue.lease + 1
+        house.listener.trouble = None
+        await runner.work_off()
+
+    asyncio.run(run())
+    assert house.listener.told == [[f"failed {BOB}"]]
+
+
+def test_a_stop_gives_back_what_is_still_to_be_told_and_counts_no_death(house) -> None:
+    house.hosts.answers["8.8.8.1"] = [NEVER]
+    house.listener.trouble = Temporary("disk full")
+    mail = house.put(BOB)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.runner().run(stop))
+        async with asyncio.timeout(5):
+            while not house.listener.tries:
+                await asyncio.sleep(0.005)
+        stop.set()
+        await running
+
+    asyncio.run(run())
+    assert [(one.notice, one.claims) for one in house.look(mail)] == [(Notice.FAILED, 0)]
+    house.listener.trouble = None
+    house.work_off()  # another runner, at the same moment: the lease is gone
     assert house.listener.told == [[f"failed {BOB}"]]
 
 

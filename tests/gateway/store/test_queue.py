@@ -344,6 +344,26 @@ def test_the_leases_of_the_dead_end_at_once_and_count(put, change, now):
     assert [each.claims for each in change(queue.owed_notices, "me", 10, now, LEASE)] == [1]
 
 
+def test_a_notice_is_no_suspect_as_long_as_a_mail_is_that_it_may_have_died_beside(put, change, look, now):
+    told, deadly = put(), put()
+    claim(change, now)
+    change(queue.failed, told.id, "me", "550", now, Notice.FAILED)
+    change(queue.release_claims, "me", [deadly.id])
+    for n in range(queue.SUSPECT):
+        change(queue.owed_notices, "doomed", 10, now + n * LEASE, LEASE)
+        claim(change, now + n * LEASE, "doomed")
+    then = now + queue.SUSPECT * LEASE
+    assert change(queue.owed_notices, "doomed", 10, then, LEASE) == []
+    assert claim(change, then, "doomed") == [deadly.id]
+    then += LEASE
+    assert change(queue.owed_notices, "me", 10, then, LEASE) == []
+    assert claim(change, then) == []
+    assert look(queue.get, deadly.id).state is State.HELD
+    assert [each.id for each in change(queue.owed_notices, "me", 10, then, LEASE)] == [told.id]
+    assert change(queue.absolve, "me", [told.id, deadly.id]) == [told.id]
+    assert look(queue.get, told.id).claims == 0
+
+
 def test_only_what_became_due_lately_is_looked_at_when_asked_so(put, change, now):
     put(mail={"received_at": now - 100})
     late = put(mail={"received_at": now - 1})
