@@ -82,6 +82,8 @@ class Filter:
     def __init__(self, settings: Settings, tools: Tools) -> None:
         if settings.timeout <= 0:
             raise ValueError("timeout is above 0")
+        if strangers := [one for one in settings.own_domains if not _is_name(one.lower().strip("."))]:
+            raise ValueError(f"{strangers[0]!r} is no domain: it is written like example.org, and means all under it")
         self._settings, self._dns = settings, tools.dns
         self._hostname = tools.hostname.lower()
         self._domains = tuple(domain.lower().strip(".") for domain in settings.own_domains)

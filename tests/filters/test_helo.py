@@ -210,7 +210,10 @@ def test_users_own_hosts_and_private_addresses_are_never_asked_about() -> None:
     assert dns.asked == []
 
 
-@pytest.mark.parametrize("settings", [Settings(own_relays=("here",)), Settings(timeout=0.0)])
+@pytest.mark.parametrize(
+    "settings",
+    [Settings(own_relays=("here",)), Settings(timeout=0.0), Settings(own_domains=("*.example.org",))],
+)
 def test_wrong_settings_are_told_at_once(settings: Settings) -> None:
     with pytest.raises(ValueError):
         Filter(settings, tools(FakeDns()))
