@@ -139,7 +139,7 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether this very process still runs: a pid that was given to another does not count."""
-        return owners.ticks(self.pid) == self.ticks
+        return not owners.is_gone(self.pid, self.ticks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,24 @@ def test_another_process_with_the_same_number_is_another():
     assert owners.is_dead(f"{name}/{int(ticks) - 1}")
 
 
+def test_a_process_lives_and_keeps_its_name_where_no_descriptor_is_free():
+    code = """
+import errno, itertools, os, resource
+from gateway.store import owners
+before = owners.myself("gw.example")
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+try:
+    for _ in itertools.count():
+        os.open("/dev/null", os.O_RDONLY)
+except OSError as error:
+    assert error.errno == errno.EMFILE
+assert not owners.is_dead(before)
+assert not owners.is_dead(before.replace(f"/{os.getpid()}/", "/1/"))
+assert owners.myself("gw.example") == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
 def test_nothing_is_told_about_other_machines_and_other_names():
     label, _, pid, ticks = owners.myself("gw.example").split("/")
     for name in (f"{label}/another/{pid}/1", "", "me", "a/b/c/d", f"{label}/{pid}/{ticks}"):
