@@ -118,3 +118,23 @@ def test_the_report_of_a_refused_mail_is_one_message(world: World, gateway: Gate
     assert about["Status"] == "5.7.1"
     assert mails.token(raw) in report.raw
     assert SECOND in report.raw
+
+
+def test_addresses_are_data_on_their_way_out(gateway: Gateway, sink: StrictSink) -> None:
+    """What is a command, a path, an option or a pattern to somebody is a local part here, and leaves as it was normalised."""
+    odd = ["|id", "`id`", "-froot", "--help", "/etc/passwd", "${IFS}id", "*", "{0}", "%s", '"a b"', '"../../x"', "a%b"]
+    expected = [f"TO:<{local}@other.example>".encode() for local in odd]
+    raw = mail(b"x\r\n")
+    before = {path.name for path in gateway.home.iterdir()}
+    with gateway.session("relay") as client:
+        assert client.mail(ALICE, ["BODY=8BITMIME"])[0] == 250
+        for local in [*odd, '"-froot"', '"|\\id"']:  # the last two are the same as others, once they are normalised
+            assert client.rcpt(f"<{local}@OTHER.Example>")[0] == 250, local
+        code, text = client.data(raw)
+    assert code == 250
+    mail_id = id_in(text.decode())
+    (one,) = sink.wait_taken(1)
+    assert sorted(one.recipients) == sorted(expected)
+    for recipient in expected:
+        gateway.wait_event("attempt", id=mail_id, recipient=recipient[4:-1].decode(), state="sent")
+    assert {path.name for path in gateway.home.iterdir()} == before
