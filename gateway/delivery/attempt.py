@@ -18,6 +18,7 @@ from gateway.store.engine import Store
 Lane = str | NextHop
 """Where mail queues together: a domain, or a fixed next hop."""
 Octets = Callable[[], AsyncGenerator[bytes, None]]
+Results = AsyncGenerator[tuple[Delivery, Result], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,40 +46,39 @@ class Unreachable(Exception):
         self.result = Result(reply, elsewhere=temporary)
 
 
-async def attempt(work: Work, store: Store, paths: Paths, pool: Pool, relay: Relay) -> list[Result]:
-    """Try to deliver; one result for each of the deliveries. Raise `Unreachable` where no host would talk to us."""
+async def attempt(work: Work, store: Store, paths: Paths, pool: Pool, relay: Relay) -> Results:
+    """Try to deliver: each of the deliveries with its result, as soon as no other host can change it.
+
+    Raise `Unreachable` where no host would talk to us.
+    """
     try:
         hops = await paths.find(work.deliveries[0].destination, work.next_hop, relay)
     except Failed as failed:
         raise Unreachable(failed.reply, temporary=not failed.reply.permanent) from None
+    left = {one.id: one for one in work.deliveries}
     results: dict[int, Result] = {}
     failure = Reply(451, "4.4.1", "no host was tried")
+    octets = partial(_octets, store, work.deliveries[0], work.body)
     for hop in hops:
-        left = [one for one in work.deliveries if one.id not in results or results[one.id].elsewhere]
-        if not left:
-            break
         try:
-            results |= await _try(hop, left, partial(_octets, store, work.deliveries[0], work.body), pool, relay)
+            async for one, result in _try(hop, tuple(left.values()), octets, pool, relay):
+                results[one.id] = result
+                if not result.elsewhere:
+                    yield left.pop(one.id), result
         except Failed as failed:
             failure = failed.reply
     if not results:
         raise Unreachable(failure, temporary=True)
-    return [results.get(one.id, Result(failure, elsewhere=True)) for one in work.deliveries]
+    for one in left.values():
+        yield one, results.get(one.id, Result(failure, elsewhere=True))
 
 
-async def _try(hop: Hop, left: Sequence[Delivery], octets: Octets, pool: Pool, relay: Relay) -> dict[int, Result]:
+async def _try(hop: Hop, left: Sequence[Delivery], octets: Octets, pool: Pool, relay: Relay) -> Results:
     """One host, in as many transactions as its recipients need."""
-    results: dict[int, Result] = {}
     for start in range(0, len(left), relay.recipients_per_message):
         some = left[start : start + relay.recipients_per_message]
-        try:
-            answers = await pool.send(hop, _outgoing(some, octets), relay)
-        except Failed:
-            if not results:
-                raise
-            return results
-        results |= {one.id: result for one, result in zip(some, answers, strict=True)}
-    return results
+        for pair in zip(some, await pool.send(hop, _outgoing(some, octets), relay), strict=True):
+            yield pair
 
 
 def _outgoing(deliveries: Sequence[Delivery], octets: Octets) -> Outgoing:

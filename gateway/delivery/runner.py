@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count, groupby
@@ -20,7 +20,7 @@ from random import SystemRandom
 from sqlalchemy import Connection
 
 from gateway import events, failpoints, routes
-from gateway.delivery.attempt import Lane, Unreachable, Work, attempt
+from gateway.delivery.attempt import Lane, Results, Unreachable, Work, attempt
 from gateway.delivery.clerk import Clerk, Outcome, Turn, Wish
 from gateway.delivery.lines import Lines
 from gateway.delivery.notices import Intake, Notices
@@ -51,6 +51,9 @@ PACE = 0.02
 store new mail wait for their turn while we have ours."""
 LATE = 10.0
 """Seconds after which mail is stored, at most, that says it came now; what takes longer is found by the next poll."""
+
+_LOCAL = Result(Reply(451, "4.3.5", "the domain became local while its mail was in the queue"))
+_TROUBLE = Result(Reply(451, "4.3.0", "trouble inside the gateway"))
 
 
 class Runner:
@@ -261,6 +264,8 @@ class Runner:
 
     def _start(self) -> None:
         """Begin as much of what waits as the limits allow."""
+        if self._stopping:  # what was claimed at the last moment is given back
+            return
         policy = self._stages().queue
         while len(self._workers) < policy.concurrency and (work := self._lines.next(policy.per_destination)):
             task = asyncio.create_task(self._work(work))
@@ -315,43 +320,51 @@ class Runner:
         if not ours:
             return
         failpoints.hit("claimed")
-        results = await self._results(work if len(ours) == len(work.deliveries) else replace(work, deliveries=ours))
-        failpoints.hit("sent")
-        self._note(ours, results)
+        work = work if len(ours) == len(work.deliveries) else replace(work, deliveries=ours)
+        async with aclosing(self._results(work)) as results:
+            async for one, result in results:
+                failpoints.hit("sent")
+                self._note(one, result)
 
-    async def _results(self, work: Work) -> Sequence[Result]:
-        """One result for each delivery, whatever happens."""
-        relay, number = self._stages().relay, len(work.deliveries)
-        when, known = self._unreachable.get(work.lane, (0.0, None))
-        if known is not None and work.deliveries[0].next_attempt <= when:  # it waited while another found nobody
-            return [known] * number
-        if routes.is_local(self._stages().routes, work.deliveries[0].destination):
-            return [Result(Reply(451, "4.3.5", "the domain became local while its mail was in the queue"))] * number
-        try:
-            return await attempt(work, self._store, self._paths, self._pool, relay)
-        except Unreachable as error:
-            self._remember(work.lane, error.result)
-            return [error.result] * number
-        except Exception as error:  # noqa: BLE001 - a mail that breaks our code is kept, and tried again
-            events.failure("delivery", error, id=work.deliveries[0].message_id)
-            return [Result(Reply(451, "4.3.0", "trouble inside the gateway"))] * number
+    async def _results(self, work: Work) -> Results:
+        """Each delivery with its result, whatever happens: what one host took is known while we wait for another."""
+        left = {one.id: one for one in work.deliveries}
+        result = self._known(work)
+        if result is None:
+            try:
+                async for one, found in attempt(work, self._store, self._paths, self._pool, self._stages().relay):
+                    yield left.pop(one.id), found
+            except Unreachable as error:
+                self._remember(work.lane, error.result)
+                result = error.result
+            except Exception as error:  # noqa: BLE001 - a mail that breaks our code is kept, and tried again
+                events.failure("delivery", error, id=work.deliveries[0].message_id)
+                result = _TROUBLE
+        for one in left.values():
+            yield one, result or _TROUBLE
+
+    def _known(self, work: Work) -> Result | None:
+        """The result for all, where nothing is to be tried: the domain is ours, or was found dead while they waited."""
+        first, (when, dead) = work.deliveries[0], self._unreachable.get(work.lane, (0.0, None))
+        if dead is not None and first.next_attempt <= when <= self._now():
+            return dead
+        return _LOCAL if routes.is_local(self._stages().routes, first.destination) else None
 
     def _remember(self, lane: Lane, result: Result) -> None:
         """What waits for a dead host need not find out one by one; what is due later tries again."""
         now = self._now()
         if len(self._unreachable) >= DEAD:
-            self._unreachable = {key: one for key, one in self._unreachable.items() if now - one[0] < MOURNED}
+            self._unreachable = {key: one for key, one in self._unreachable.items() if 0 <= now - one[0] < MOURNED}
         self._unreachable[lane] = now, result
 
-    def _note(self, deliveries: Sequence[Delivery], results: Sequence[Result]) -> None:
-        """Have written down what came of each delivery; what another has taken over meanwhile is his."""
-        policy, now = self._stages().queue, self._now()
-        for one, result in zip(deliveries, results, strict=True):
-            then = step(one, result, policy, now, self._chance())
-            if one.id in self._held:
-                self._clerk.note([Outcome(one, self._held[one.id][0], then, now)])
-            else:
-                _tell(one, then, done=False)
+    def _note(self, one: Delivery, result: Result) -> None:
+        """Have written down what came of *one*; what another has taken over meanwhile is his."""
+        now = self._now()
+        then = step(one, result, self._stages().queue, now, self._chance())
+        if one.id in self._held:
+            self._clerk.note([Outcome(one, self._held[one.id][0], then, now)])
+        else:
+            _tell(one, then, done=False)
         self._woken.set()
 
     # ---- Notices, housekeeping, the end ---------------------------------------------------------------------------

@@ -158,6 +158,14 @@ def test_those_who_had_no_turn_before_the_host_left_wait(house) -> None:
     assert house.states(mail) == ["sent", "queued"]
 
 
+def test_what_was_taken_stays_taken_when_our_code_breaks_on_the_rest(house) -> None:
+    house.relay = Relay(recipients_per_message=1)
+    house.hosts.answers["8.8.8.1"] = [TAKEN, ZeroDivisionError()]
+    mail = house.put(BOB, "carol@there.example")
+    house.work_off()
+    assert house.states(mail) == ["sent", "queued"]
+
+
 def test_from_the_store_to_a_host_on_a_socket(house) -> None:
     mail = house.put(BOB, "no@there.example", body=b"Subject: x\r\n\r\n.dot\r\n")
     house.dns.table |= {"MX there.example": [(10, "mx.there.example")], "A mx.there.example": ["127.0.0.1"]}

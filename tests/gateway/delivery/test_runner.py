@@ -169,6 +169,43 @@ def test_a_stop_does_not_wait_for_ever(house) -> None:
     assert house.states(mail) == ["sent"]
 
 
+def test_a_stop_writes_down_what_one_host_took_while_another_keeps_us_waiting(house) -> None:
+    house.queue = Queue(drain=0.01)
+    house.dns.table |= {"MX there.example": [(1, "a.x"), (2, "b.x")], "A a.x": ["8.8.8.8"], "A b.x": ["8.8.8.9"]}
+    house.hosts.elsewhere = True
+    house.hosts.answers["8.8.8.8"] = [{BOB: LATER}]
+    house.hosts.hanging = {"8.8.8.9"}
+    mail = house.put(BOB, "carol@there.example")
+    asyncio.run(stopped(house, 2))
+    assert house.states(mail) == ["queued", "sent"]
+    assert [one.attempts for one in house.look(mail)] == [0, 1]
+
+
+def test_what_is_claimed_as_a_stop_comes_is_given_back(house) -> None:
+    house.store = slow = Slow(house.store)
+
+    async def run() -> str:
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.runner().run(stop))
+        await asyncio.sleep(0.05)  # it has looked at everything once
+        slow.gate.clear()
+        mail = house.put(BOB)
+        house.store.ring()
+        async with asyncio.timeout(5):
+            while not house.look(mail)[0].claims:
+                await asyncio.sleep(0.005)
+        stop.set()
+        await asyncio.sleep(0.02)
+        slow.gate.set()
+        await running
+        return mail
+
+    mail = asyncio.run(run())
+    assert house.hosts.got == []
+    house.work_off()
+    assert house.states(mail) == ["sent"]
+
+
 def test_a_ring_wakes_the_runner(house) -> None:
     async def run() -> str:
         stop = asyncio.Event()
@@ -458,3 +495,20 @@ def test_mail_that_comes_after_a_destination_was_found_dead_tries_it_again(house
     fresh = asyncio.run(run())
     assert len(house.hosts.got) == 2
     assert [house.look(mail)[0].attempts for mail in [*waiting, fresh]] == [1] * 31
+
+
+def test_a_clock_that_was_ahead_for_a_while_does_not_keep_a_destination_dead(house) -> None:
+    house.hosts.answers["8.8.8.1"] = [unreachable()]
+    early = house.put(BOB)
+
+    async def run() -> str:
+        runner = house.runner()
+        house.now += 86400
+        await runner.work_off()
+        house.now -= 86400 - 1
+        fresh = house.put(BOB)
+        await runner.work_off()
+        return fresh
+
+    fresh = asyncio.run(run())
+    assert (house.states(early), house.states(fresh)) == (["sent"], ["sent"])
