@@ -1,4 +1,4 @@
-"""The one thread of a process that writes: whatever waits shares one transaction, one COMMIT and one flush.
+"""The one thread of a process that writes: whatever waits when a transaction has begun shares it, its COMMIT and flush.
 
 A work fails alone: a batch in which one fails is rolled back, and run again with a SAVEPOINT for each. A COMMIT that
 fails, fails all. No caller hears of success before the COMMIT has returned.
@@ -133,22 +133,22 @@ class Writer:
         self._thread = thread
 
     def _run(self) -> None:
-        closing = False
-        while not closing:
-            batch = self._batch()
-            closing = None in batch
-            jobs = [job for job in batch if job is not None and job.start()]
-            if jobs:
-                self._commit(jobs)
+        while (job := self._waiting.get()) is not None:
+            if job.start():
+                self._commit([job])
 
-    def _batch(self) -> list[_Job | None]:
-        """Wait for one work, and take along what has come meanwhile."""
-        batch = [self._waiting.get()]
-        while len(batch) < BATCH and not self._waiting.empty():
-            batch.append(self._waiting.get())
-        return batch
+    def _joined(self, jobs: list[_Job]) -> Sequence[_Job]:
+        """Add to *jobs* what has come by now: the longer the wait for our turn, the more share what it leads to."""
+        while len(jobs) < BATCH and not self._waiting.empty():
+            job = self._waiting.get()
+            if job is None:  # the end, before which there is nothing else
+                self._waiting.put(None)
+                break
+            if job.start():
+                jobs.append(job)
+        return jobs
 
-    def _commit(self, jobs: Sequence[_Job]) -> None:
+    def _commit(self, jobs: list[_Job]) -> None:
         outcomes: _Outcomes
         try:
             outcomes = self._persistently(jobs, time.monotonic() + self._patience)
@@ -160,7 +160,7 @@ class Writer:
         for job, outcome in zip(jobs, outcomes, strict=True):
             job.finish(outcome)
 
-    def _persistently(self, jobs: Sequence[_Job], deadline: float) -> _Outcomes:
+    def _persistently(self, jobs: list[_Job], deadline: float) -> _Outcomes:
         """What the works came to in a transaction that is durable; what passes is tried again until *deadline*."""
         pauses = _pauses()
         while True:
@@ -192,10 +192,10 @@ class Writer:
             raise error
         time.sleep(pause)
 
-    def _transaction(self, jobs: Sequence[_Job]) -> _Outcomes:
+    def _transaction(self, jobs: list[_Job]) -> _Outcomes:
         patience = max(0.0, min(job.deadline for job in jobs) - time.monotonic())
         try:
-            return self._durable(lambda conn: [_run(conn, job.work) for job in jobs], patience)
+            return self._durable(lambda conn: [_run(conn, job.work) for job in self._joined(jobs)], patience)
         except _Failed as failed:
             if is_passing(failed.error):
                 raise failed.error from None

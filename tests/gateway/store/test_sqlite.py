@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import event, select
 
 from gateway.model import Temporary
 from gateway.store.engine import StorageFull, Store
+from gateway.store.turns import Turnstile
 from tests.gateway.store.works import account, add, names, together
 
 
@@ -93,6 +95,30 @@ def test_a_locked_store_is_temporary_after_a_while_and_recovers(url):
     other.close()
     assert asyncio.run(store.write(add("b"))) == 1
     assert names(store) == {"b"}
+    store.close()
+
+
+def test_what_comes_while_the_store_waits_for_its_turn_shares_the_commit(url, monkeypatch):
+    store = Store(url, patience=5.0)
+    store.migrate()
+    waiting, commits = threading.Event(), []
+    begin = Turnstile.begin
+    monkeypatch.setattr(Turnstile, "begin", lambda *words: waiting.set() or begin(*words))
+    event.listen(store.engine, "commit", commits.append)
+
+    async def run():
+        other = sqlite3.connect(file_of(store), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        first = asyncio.ensure_future(store.write(add("first")))
+        assert await asyncio.to_thread(waiting.wait, 10)
+        rest = [asyncio.ensure_future(store.write(add(f"user{n}"))) for n in range(5)]
+        await asyncio.sleep(0)  # each has submitted its work
+        other.execute("ROLLBACK")
+        other.close()
+        return await asyncio.gather(first, *rest)
+
+    assert asyncio.run(run()) == [1] * 6
+    assert len(commits) == 1
     store.close()
 
 
