@@ -39,8 +39,6 @@ Verb = Callable[[str | None], Awaitable[None]]
 _TICK = 0.001
 
 _open: set[Connection] = set()
-_incoming = memoryview(bytearray(64 << 10))
-"""Where all connections receive: each takes what is there before another receives."""
 
 
 def connections() -> set[Connection]:
@@ -86,7 +84,7 @@ def _stock_state() -> dict[str, Any]:
     return {name: value for name, value in stock.items() if name not in base} | {"_auth_methods": {}}
 
 
-class Connection(SMTP, asyncio.BufferedProtocol):
+class Connection(SMTP):
     """What a session stands on. Subclasses give `welcome`, `obey` and `patience`, and let go of things in `forget`.
 
     *address* is the peer's; *left* is called when the connection is gone.
@@ -142,14 +140,6 @@ class Connection(SMTP, asyncio.BufferedProtocol):
         _keep_little(transport)
         _open.add(self)
         super().connection_made(transport)
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the signature is asyncio's
-        """Where the next octets are to be put."""
-        return _incoming
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """They are there. The reader copies them."""
-        self._reader.feed_data(_incoming[:nbytes])
 
     def _set_rset_state(self) -> None:
         """Called by aiosmtpd at the beginning: there is nothing to reset, our state is our own."""
