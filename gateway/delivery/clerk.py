@@ -47,6 +47,7 @@ class Wish:
     since: float = 0.0
     suspects: bool = True
     horizon: float = queue.HORIZON
+    only: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def _turn(conn: Connection, outcomes: Sequence[Outcome], wish: Wish | None, now:
         since=wish.since,
         suspects=wish.suspects,
         horizon=wish.horizon,
+        only=wish.only,
     )
     return Turn(entered, claimed, _bodies(conn, claimed))
 

@@ -59,10 +59,12 @@ class Lines:
             del self._lines[work.lane]
         return len(line.waiting)
 
-    def full(self, enough: int) -> set[str]:
-        """The domains of the lanes in which at least *enough* works wait."""
-        lines = [line for line in self._lines.values() if len(line.waiting) >= enough]
-        return {one.destination for line in lines for work in line.waiting for one in work.deliveries}
+    def full(self, enough: int) -> dict[Lane, set[str]]:
+        """The lanes in which at least *enough* works wait, each with the domains of these."""
+        lines = {lane: line.waiting for lane, line in self._lines.items() if len(line.waiting) >= enough}
+        return {
+            lane: {one.destination for work in waiting for one in work.deliveries} for lane, waiting in lines.items()
+        }
 
     def clear(self) -> Iterator[Delivery]:
         """Take away all that waits."""

@@ -52,6 +52,8 @@ store new mail wait for their turn while we have ours."""
 LATE = 10.0
 """Seconds after which mail is stored, at most, that says it came now; what takes longer is found by the next poll."""
 
+_OTHERS = "*"
+"""In a route: every domain that no other route names."""
 _LOCAL = Result(Reply(451, "4.3.5", "the domain became local while its mail was in the queue"))
 _TROUBLE = Result(Reply(451, "4.3.0", "trouble inside the gateway"))
 
@@ -214,17 +216,31 @@ class Runner:
         policy = self._stages().queue
         room = HELD * policy.concurrency - len(self._held)
         # When our hands are rather full, what is left of them is for those of whom we have nothing yet.
-        busy = frozenset(self._lines.full(policy.per_destination if 2 * room > HELD * policy.concurrency else 1))
+        busy = self._full(policy.per_destination if 2 * room > HELD * policy.concurrency else 1)
         freed = self._busy - busy or (self._cramped and room >= policy.concurrency)
         self._due = self._due or bool(freed)
         self._cramped = room <= 0
+        only = self._named() - busy if _OTHERS in busy else frozenset[str]()
+        if _OTHERS in busy and not only:
+            self._busy = busy
+            return None
         if self._stopping or self._cramped or not (self._due or self._rung):
             return None
         since = self._sweep if self._due or not busy else self._now() - LATE - policy.poll
         owner, limit = f"{self.owner}/{next(self._claims)}", min(policy.concurrency, room)
         suspects = self._suspect not in self._held
         share = SHARE * policy.per_destination
-        return Wish(owner, limit, policy.lease, busy, share, since, suspects, horizon(policy))
+        return Wish(owner, limit, policy.lease, busy, share, since, suspects, horizon(policy), only)
+
+    def _full(self, enough: int) -> frozenset[str]:
+        """The domains on whose way *enough* mails wait; `_OTHERS` stands for all that no route names."""
+        lanes = self._lines.full(enough)
+        routed = (route.domains for route in self._stages().routes.routes if route.via in lanes)
+        return frozenset().union(*lanes.values(), *routed)
+
+    def _named(self) -> frozenset[str]:
+        """The domains that have a route of their own."""
+        return frozenset(name for route in self._stages().routes.routes for name in route.domains) - {_OTHERS}
 
     def _claimed(self, wish: Wish, turn: Turn) -> None:
         """Put what we have claimed into the lines, and begin."""

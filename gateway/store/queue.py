@@ -166,16 +166,17 @@ def claim(
     since: float = 0.0,
     suspects: bool = True,
     horizon: float = HORIZON,
+    only: Collection[str] = (),
 ) -> list[Delivery]:
     """Lease to *owner*, for *lease* seconds, up to *limit* due deliveries to other destinations than the *busy* ones.
 
-    Those that are due longest come first, but no more than *share* (0: any number) to one destination; of those that
-    became due before *since*, none. Of the `SUSPECT` ones there is one at most, and none without *suspects*; what has
-    proved to be `POISON` is held. What is planned for later than *horizon* seconds from now is due now: a clock that
-    was wrong has planned it.
+    *only* names those that may be, where not all others may. Those that are due longest come first, but no more than
+    *share* (0: any number) to one destination; of those that became due before *since*, none. Of the `SUSPECT` ones
+    there is one at most, and none without *suspects*; what has proved to be `POISON` is held. What is planned for later
+    than *horizon* seconds from now is due now: a clock that was wrong has planned it.
     """
     _PULL_BACK.run(conn, {"next_attempt": now, "horizon": now + horizon})
-    choice = _Choice(share or limit, suspects, set(busy))
+    choice = _Choice(share or limit, suspects, set(busy), only)
     there_is_more = True
     while there_is_more and (room := limit - len(choice.leased)) > 0:
         most = min(room, 2 * choice.share)
@@ -194,20 +195,22 @@ def _hold_poison(conn: Connection, found: Sequence[Delivery], now: float) -> Non
 
 @dataclass
 class _Choice:
-    """What to lease of all that is due; `passed` are the destinations that are passed over."""
+    """What to lease of all that is due: nothing to those `passed` over, and if `only` names some, to no others."""
 
     share: int
     suspects: bool
     passed: set[str]
+    only: Collection[str] = ()
     leased: list[Delivery] = field(default_factory=list)
     shares: Counter[str] = field(default_factory=Counter)
 
     def due(self, conn: Connection, now: float, since: float, most: int) -> list[Delivery]:
         """The next *most* that may be chosen from."""
-        names = _padded(self.passed)
+        names, others = _padded(self.passed), _padded(self.only)
         words: dict[str, Any] = {f"busy{n}": name for n, name in enumerate(names)}
+        words |= {f"only{n}": name for n, name in enumerate(others)}
         words |= {"now": now, "since": since, "most": most, "claims": _ALL if self.suspects else SUSPECT}
-        return _rows(_due(len(names)), conn, words)
+        return _rows(_due(len(names), len(others)), conn, words)
 
     def of(self, found: Sequence[Delivery]) -> list[Delivery]:
         """Those of *found* that are chosen."""
@@ -284,21 +287,22 @@ def _named(owner: str) -> str:
 _ALL = 1 << 30  # more claims than there will ever be
 
 
-def _padded(busy: Collection[str]) -> list[str]:
-    """*busy* in as many places as the next power of two, so that few statements do for all numbers of them."""
-    names = sorted(busy)
+def _padded(some: Collection[str]) -> list[str]:
+    """*some* in as many places as the next power of two, so that few statements do for all numbers of them."""
+    names = sorted(some)
     places = 1 << (len(names) - 1).bit_length() if names else 0
     return names + names[-1:] * (places - len(names))
 
 
 @cache
-def _due(busy: int) -> Statement:
-    """What may be leased for sending, by "now", "since", "claims", "most", and as many *busy* destinations."""
+def _due(busy: int, only: int) -> Statement:
+    """What may be leased for sending, by "now", "since", "claims", "most", and so many *busy* and *only* domains."""
     now: BindParameter[float] = bindparam("now", type_=Double())
     due = (_delivery.c.state == State.QUEUED, _delivery.c.next_attempt <= now, is_free(now))
     recent = (_delivery.c.next_attempt >= bindparam("since"), _delivery.c.claims < bindparam("claims"))
     other = [_delivery.c.destination.not_in([bindparam(f"busy{n}") for n in range(busy)])] if busy else []
-    return _first(_selected().where(*due, *recent, *other).order_by(_delivery.c.next_attempt, _delivery.c.id))
+    named = [_delivery.c.destination.in_([bindparam(f"only{n}") for n in range(only)])] if only else []
+    return _first(_selected().where(*due, *recent, *other, *named).order_by(_delivery.c.next_attempt, _delivery.c.id))
 
 
 @cache

@@ -64,9 +64,9 @@ def test_a_lane_is_full_when_enough_waits() -> None:
     for n in range(3):
         lines.add(work("x.example", n))
     lines.add(work("y.example"))
-    assert lines.full(3) == {"x.example"}
+    assert lines.full(3) == {"x.example": {"x.example"}}
     drawn(lines, 1)
-    assert lines.full(3) == set()
+    assert lines.full(3) == {}
 
 
 def test_what_waits_can_be_taken_away() -> None:

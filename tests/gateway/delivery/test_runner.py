@@ -7,7 +7,7 @@ import pytest
 
 from gateway.delivery.runner import HELD
 from gateway.model import Recipient, State, Temporary
-from gateway.stages import Queue
+from gateway.stages import Queue, Routes
 from gateway.store import messages, queue
 from tests.gateway.delivery.fakes import BOB, LATER, NEVER, NOW, unreachable
 
@@ -319,6 +319,40 @@ def test_destinations_that_hang_hold_up_nobody_else(house) -> None:
     with house.store.reading() as conn:
         assert queue.counts(conn)[State.QUEUED] == 240
         assert {one.claims for one in queue.list_deliveries(conn, [State.QUEUED], 300)} == {0}
+
+
+@pytest.mark.parametrize("crowded", ["*", "named"])
+def test_a_next_hop_with_mail_for_a_thousand_domains_holds_up_no_other_one(house, crowded: str) -> None:
+    many = [f"d{n}.example" for n in range(HELD * 10 + 50)]
+    crowd = {"domains": ["*"] if crowded == "*" else many, "via": {"host": "10.0.0.1"}}
+    other = {"domains": ["there.example"], "via": {"host": "10.0.0.2"}}
+    house.routes = Routes(routes=[crowd, other])
+    house.queue = Queue(concurrency=10, per_destination=2, poll=0.1)
+    house.hosts.hanging = {"10.0.0.1"}
+    for domain in many:
+        house.put(f"a@{domain}")
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(house.runner().run(stop))
+        await asyncio.sleep(0.2)
+        mail = house.put(BOB)
+        house.store.ring()
+        async with asyncio.timeout(5):
+            while house.states(mail) != ["sent"]:
+                await asyncio.sleep(0.005)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_next_hop_for_all_domains_gets_all_of_their_mail(house) -> None:
+    house.routes = Routes(routes=[{"domains": ["*"], "via": {"host": "10.0.0.1"}}])
+    house.queue = Queue(concurrency=4, per_destination=2)
+    mails = [house.put(f"a@d{n}.example") for n in range(30)]
+    house.work_off()
+    assert {house.states(mail)[0] for mail in mails} == {"sent"}
 
 
 # ---- A store that cannot be written to ----------------------------------------------------------------------------

@@ -274,6 +274,16 @@ def test_the_queue_outlives_its_process(put, store, url, now):
     again.close()
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_a_claim_can_name_all_destinations_that_it_wants(put, change, now, number):
+    names = [f"d{n}.example" for n in range(number)]
+    wanted = [put(address=f"a@{name}").id for name in names]
+    put()
+    ids = [each.id for each in change(queue.claim, "me", 10, now, LEASE, only=names)]
+    assert ids == wanted
+    assert [each.id for each in change(queue.claim, "me", 10, now + LEASE, LEASE, names[:1], only=names)] == wanted[1:]
+
+
 # ---- Mail that kills whoever works on it --------------------------------------------------------------------------
 
 
