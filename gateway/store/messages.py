@@ -6,7 +6,7 @@ Bytes are kept in chunks, and no function here ever holds more than one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import SEEK_END, BytesIO
 from typing import Any, BinaryIO
@@ -25,7 +25,8 @@ EVIDENCE = 4 << 20
 """Octets of evidence kept with one mail."""
 HEADER_TEXT = 998
 """Characters kept of a header field (the longest line of RFC 5322 2.1.1)."""
-_SWEPT = 500  # mails in one transaction
+_SWEPT = 500  # mails in one transaction ...
+_SWEPT_OCTETS = 16 << 20  # ... and octets: others wait meanwhile, and SQLite's log needs room for what is deleted
 # Statements made once, for making one costs more than running it.
 _CHUNKS = select(schema.message.c.chunks).where(schema.message.c.id == bindparam("message"))
 _CHUNK = Statement(
@@ -217,11 +218,21 @@ def sweep(conn: Connection, now: float, keep_records: float) -> int:
 
 def _sweep_bytes(conn: Connection) -> int:
     message = schema.message.c
-    query = select(message.id).where(schema.has_bytes, ~_needed()).limit(_SWEPT)
-    ids = conn.scalars(query).all()
+    query = select(message.id, message.size).where(schema.has_bytes, ~_needed()).limit(_SWEPT)
+    ids = list(_affordable(conn.execute(query).all()))
     conn.execute(delete(schema.chunk).where(schema.chunk.c.message_id.in_(ids)))
     conn.execute(update(schema.message).where(message.id.in_(ids)).values(chunks=0))
     return len(ids)
+
+
+def _affordable(found: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """The ids of the first mails that have `_SWEPT_OCTETS` together; one at least."""
+    room = _SWEPT_OCTETS
+    for id_, size in found:
+        if room <= 0:
+            return
+        room -= size
+        yield id_
 
 
 def _sweep_records(conn: Connection, before: float) -> int:

@@ -280,6 +280,14 @@ def test_a_sweep_does_a_bounded_amount_of_work(put, change, look, now, monkeypat
     assert [change(messages.sweep, now, KEEP) for _ in range(4)] == [2, 2, 1, 0]
 
 
+def test_large_mails_are_swept_a_few_at_a_time(put, change, now, monkeypatch):
+    mails = [put() for _ in range(5)]
+    monkeypatch.setattr(messages, "_SWEPT_OCTETS", mails[0].size + 1)
+    for mail in mails:
+        change(queue.drop, mail.id, "admin", now=now)
+    assert [change(messages.sweep, now, KEEP) for _ in range(4)] == [2, 2, 1, 0]
+
+
 def test_a_verdict_keeps_words_and_numbers_apart():
     verdict = Verdict(Action.REJECT, 4.0, (Reason("f", Finding("c"), Action.DEFER), Reason("f", Finding("d"), 4.0)))
     again = verdicts.loads(verdicts.dumps(verdict))
