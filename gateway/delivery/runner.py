@@ -48,7 +48,7 @@ DEAD = 1000
 MOURNED = 300.0
 PACE = 0.02
 """Seconds between two turns with the store, unless hands are idle: a commit costs as much as all else, and those who
-store new mail wait for their turn while we have ours."""
+store new mail wait for their turn while we have ours. The bell is heard as rarely: many rings are one."""
 LATE = 10.0
 """Seconds after which mail is stored, at most, that says it came now; what takes longer is found by the next poll."""
 
@@ -104,7 +104,7 @@ class Runner:
         """Work until *stop* is set; then finish what is on the wire, within `drain` seconds, and give back the rest."""
         loops = {
             asyncio.create_task(self._converse()),
-            asyncio.create_task(self._repeat(self._listen, _at_once)),
+            asyncio.create_task(self._repeat(self._listen, partial(asyncio.sleep, PACE))),
             asyncio.create_task(self._repeat(self.keep_leases, self._until_renewal)),
             asyncio.create_task(self._repeat(self._tell_all, self._until_owed)),
             asyncio.create_task(self._repeat(self.tidy, self._until_untidy)),
@@ -306,7 +306,7 @@ class Runner:
         held = sorted((owner, id_) for id_, (owner, _) in self._held.items())
         if not held:
             return
-        ours = await self._store.write(partial(_renew, held, self._now(), self._stages().queue.lease))
+        ours = await self._store.write(partial(_renew, held, self._now, self._stages().queue.lease))
         for owner, id_ in held:
             if id_ not in ours and self._held.get(id_, ("",))[0] == owner:
                 _, lost = self._held.pop(id_)
@@ -427,9 +427,10 @@ Leases = Sequence[tuple[str, int]]
 """Owner and delivery, sorted by owner: each claim has an owner of its own."""
 
 
-def _renew(leases: Leases, now: float, lease: float, conn: Connection) -> set[int]:
+def _renew(leases: Leases, now: Callable[[], float], lease: float, conn: Connection) -> set[int]:
+    at = now()  # not when it was asked: it may have waited long for the store
     groups = groupby(leases, key=lambda pair: pair[0])
-    return {id_ for owner, pairs in groups for id_ in queue.renew(conn, owner, [id_ for _, id_ in pairs], now, lease)}
+    return {id_ for owner, pairs in groups for id_ in queue.renew(conn, owner, [id_ for _, id_ in pairs], at, lease)}
 
 
 def _release(leases: Leases, conn: Connection) -> None:
@@ -441,10 +442,6 @@ def _tell(one: Delivery, then: Step, done: bool) -> None:
     state = then.state if done else State.QUEUED
     said = str(then.reply) if done else f"lease lost; {then.reply}"
     events.attempted(one.message_id, one.recipient.address, then.reply.host, state, said, one.attempts + 1)
-
-
-async def _at_once() -> None:
-    """No pause."""
 
 
 async def _end(tasks: set[asyncio.Task[None]]) -> None:
