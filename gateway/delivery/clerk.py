@@ -86,7 +86,8 @@ class Clerk:
         async with self._talking:
             outcomes = self._outcomes[:]
             try:
-                turn = await self._store.write(partial(_turn, outcomes=outcomes, wish=wish, now=self._now()))
+                work = partial(_turn, outcomes=outcomes, wish=wish, asked=self._now(), now=self._now)
+                turn = await self._store.write(work)
             except Temporary:
                 raise
             except Exception as error:  # noqa: BLE001 - one of them breaks our code; the others must not suffer
@@ -98,7 +99,8 @@ class Clerk:
     async def _alone(self, outcome: Outcome) -> Sequence[tuple[Outcome, bool]]:
         """Write down one outcome; one that cannot ever be is given up, and its lease runs out."""
         try:
-            return (await self._store.write(partial(_turn, outcomes=[outcome], wish=None, now=self._now()))).entered
+            work = partial(_turn, outcomes=[outcome], wish=None, asked=self._now(), now=self._now)
+            return (await self._store.write(work)).entered
         except Temporary:
             raise
         except Exception as error:  # noqa: BLE001 - see above
@@ -106,7 +108,10 @@ class Clerk:
             return [(outcome, False)]
 
 
-def _turn(conn: Connection, outcomes: Sequence[Outcome], wish: Wish | None, now: float) -> Turn:
+def _turn(
+    conn: Connection, outcomes: Sequence[Outcome], wish: Wish | None, asked: float, now: Callable[[], float]
+) -> Turn:
+    """What was due, and free, when it was *asked*; leases begin *now*, for all may have waited long for the store."""
     entered = [(one, _enter(conn, one)) for one in outcomes]
     if outcomes:
         failpoints.hit("settle")
@@ -116,8 +121,8 @@ def _turn(conn: Connection, outcomes: Sequence[Outcome], wish: Wish | None, now:
         conn,
         wish.owner,
         wish.limit,
-        now,
-        wish.lease,
+        asked,
+        wish.lease + max(0.0, now() - asked),
         wish.busy,
         share=wish.share,
         since=wish.since,

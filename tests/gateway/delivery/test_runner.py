@@ -442,6 +442,39 @@ class Slow:
         return getattr(self._store, name)
 
 
+def test_a_lease_that_had_to_wait_for_the_store_begins_when_it_is_entered(house) -> None:
+    class Late:
+        """A store that is away for a while whenever it is written to."""
+
+        def __getattr__(self, name: str):
+            return getattr(store, name)
+
+        async def write(self, work):
+            house.now += 2 * house.queue.lease
+            return await store.write(work)
+
+    def ends() -> float:
+        with store.reading() as conn:
+            return conn.exec_driver_sql("SELECT lease_until FROM delivery").scalar()
+
+    store, house.store = house.store, Late()
+    house.hosts.gate = asyncio.Event()
+    house.put(BOB)
+
+    async def run() -> None:
+        runner = house.runner()
+        working = asyncio.create_task(runner.work_off())
+        while not house.hosts.got:
+            await asyncio.sleep(0.001)
+        assert ends() == house.now + house.queue.lease
+        await runner.keep_leases()
+        assert ends() == house.now + house.queue.lease
+        house.hosts.gate.set()
+        await working
+
+    asyncio.run(run())
+
+
 def test_a_result_that_comes_while_its_mail_is_claimed_again_is_written_down(house) -> None:
     house.store = slow = Slow(house.store)
     house.hosts.gate = asyncio.Event()
