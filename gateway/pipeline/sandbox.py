@@ -129,7 +129,8 @@ class Sandbox:
         self._places: asyncio.LifoQueue[_Worker | None] = asyncio.LifoQueue()
         for _ in range(processes):
             self._places.put_nowait(None)  # a place without a worker: one is forked when it is first needed
-        self._processes = processes
+        self._mails = 0  # in hand, or waiting for a place
+        self._unused = asyncio.Event()
         self._forking = asyncio.Lock()
         self._nursery: _Nursery | None = None
 
@@ -140,6 +141,15 @@ class Sandbox:
 
     async def scan(self, mail: Mail, message: BinaryIO) -> Scanned:
         """What the parser and the pure filters see in *message*; `Temporary` when no worker gets free in time."""
+        self._mails += 1
+        try:
+            return await self._scanned(mail, message)
+        finally:
+            self._mails -= 1
+            if not self._mails:
+                self._unused.set()
+
+    async def _scanned(self, mail: Mail, message: BinaryIO) -> Scanned:
         try:
             async with asyncio.timeout(QUEUE_TIME):
                 worker = await self._places.get()
@@ -195,10 +205,10 @@ class Sandbox:
         return replace(scanned, found=found)
 
     async def retire(self) -> None:
-        """Let the mails in hand come to their end (each has its deadline), then close."""
-        workers = [await self._places.get() for _ in range(self._processes)]
-        for worker in workers:
-            self._places.put_nowait(worker)
+        """Let the mails in hand, and those that wait, come to their end (each has its deadline), then close."""
+        while self._mails:
+            self._unused.clear()
+            await self._unused.wait()
         await self.close()
 
     async def close(self) -> None:

@@ -223,3 +223,17 @@ def test_nothing_is_left_when_a_sandbox_is_closed():
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_mails_that_wait_for_a_sandbox_that_retires_are_judged_and_leave_nothing_behind():
+    async def run():
+        sandbox = await Sandbox(policies(), 1).start()
+        with spooled(GOOD) as file:
+            waiting = [asyncio.create_task(sandbox.scan(MAIL, file)) for _ in range(12)]
+            await asyncio.sleep(0)
+            await sandbox.retire()
+            answers = await asyncio.gather(*waiting)
+        assert [one.content.subject for one in answers] == ["hi"] * 12
+        assert sandbox._nursery is None
+
+    asyncio.run(run())
