@@ -115,7 +115,7 @@ class Filter:
         now, settings = self._clock(), self._settings
         first = _seconds(await self._state.get(triple))
         if first is None or first > now:  # the latter where somebody has put the clock back
-            await self._state.put(triple, f"{now:.0f}", settings.retry_within)
+            await self._state.put(triple, f"{int(now)}", settings.retry_within)  # rounded up it would lie ahead of us
             return max(1, round(settings.delay))
         if first + settings.delay > now:
             return max(1, round(first + settings.delay - now))

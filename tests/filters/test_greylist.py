@@ -64,6 +64,13 @@ def test_a_new_triple_waits_and_gets_in_after_the_delay(desk: Desk) -> None:
     assert not desk.waits(mail())
 
 
+def test_nobody_waits_longer_for_having_come_late_in_a_second(desk: Desk) -> None:
+    desk.now = int(desk.now) + 0.9
+    assert desk.waits(mail())
+    desk.now += 300
+    assert not desk.waits(mail())
+
+
 def test_who_comes_too_early_waits_no_longer_for_it(desk: Desk) -> None:
     assert desk.waits(mail())
     for _ in range(5):
