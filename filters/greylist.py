@@ -107,7 +107,7 @@ class Filter:
         key = f"greylist:known:{network}"
         since = _seconds(await self._state.get(key))
         if since is not None and abs(self._clock() - since) > RENEWED:
-            await self._state.put(key, f"{self._clock():.0f}", self._settings.allow_for)
+            await self._state.put(key, f"{int(self._clock())}", self._settings.allow_for)
         return since is not None
 
     async def _wait(self, network: str, triple: str) -> int:
@@ -115,11 +115,11 @@ class Filter:
         now, settings = self._clock(), self._settings
         first = _seconds(await self._state.get(triple))
         if first is None or first > now:  # the latter where somebody has put the clock back
-            await self._state.put(triple, f"{int(now)}", settings.retry_within)  # rounded up it would lie ahead of us
+            await self._state.put(triple, f"{int(now)}", settings.retry_within)  # up, it would lie ahead of us
             return max(1, round(settings.delay))
         if first + settings.delay > now:
             return max(1, round(first + settings.delay - now))
-        await self._state.put(triple, f"{first:.0f}", settings.allow_for)
+        await self._state.put(triple, f"{int(first)}", settings.allow_for)
         await self._count_success(network)
         return 0
 
@@ -128,7 +128,7 @@ class Filter:
         if not settings.successes or not await self._state.claim(f"greylist:counted:{network}", BETWEEN_SUCCESSES):
             return
         if await self._state.add(f"greylist:passed:{network}", 1, settings.allow_for) >= settings.successes:
-            await self._state.put(f"greylist:known:{network}", f"{self._clock():.0f}", settings.allow_for)
+            await self._state.put(f"greylist:known:{network}", f"{int(self._clock())}", settings.allow_for)
 
 
 def _matching(seen: Sequence[str], patterns: Sequence[str]) -> Iterator[str]:

@@ -58,7 +58,7 @@ def _hold_standard_streams() -> None:
         os.set_inheritable(null, True)  # our children need it there, too
     os.close(null)
     for name, fd in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
-        if getattr(sys, name) is None:
+        if getattr(sys, name) is None:  # it lives as long as the process does, so nothing closes it
             setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 

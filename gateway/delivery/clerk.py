@@ -103,7 +103,7 @@ class Clerk:
             return (await self._store.write(work)).entered
         except Temporary:
             raise
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:  # noqa: BLE001 - it breaks our code, alone now
             events.failure("writing down a result", error, id=outcome.delivery.message_id)
             return [(outcome, False)]
 
