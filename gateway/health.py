@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from sqlalchemy import Connection
 from gateway import clamd, roles, stages, supervisor, terminal, tls
 from gateway import state as shared
 from gateway.config import SHIPPED_POLICIES, Config
-from gateway.model import ERROR, Mail, Session, Stage, State, Temporary, Tools
+from gateway.model import ERROR, Mail, Session, Stage, State, Temporary
 from gateway.pipeline import inspect, policy
 from gateway.pipeline.policy import Policies
 from gateway.state import LocalState
@@ -203,7 +202,7 @@ async def _lists(config: Config, dns: Resolver) -> list[Check]:
     """Which block lists do not serve us, as dnsbl.toml has them: the filter itself is asked about nobody."""
     state = shared.opened(config)
     try:
-        tools = Tools(dns, state, config.server.hostname, lambda _: BytesIO())
+        tools = replace(policy.NO_TOOLS, dns=dns, state=state, hostname=config.server.hostname)
         whole = policy.load(config.server.policies, tools)
         lists = {name: one for name, one in whole.by_name.items() if name == "dnsbl"}
         found = await inspect.ask(NOBODY, Stage.CONNECT, replace(whole, by_name=lists), {})

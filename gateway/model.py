@@ -157,12 +157,75 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Author:
+    """Who wrote the mail, as its reader sees it: the one mailbox of the one From field (RFC 5322 3.6.2).
+
+    `domain` is in A-labels and lower case; `display` is the display name, decoded. `doubts` says in our words why
+    readers may see different authors; then `address` and `domain` are empty, and `domains` holds every one that somebody
+    may see.
+    """
+
+    address: str = ""
+    domain: str = ""
+    display: str = ""
+    doubts: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A DKIM-Signature, ARC-Message-Signature or ARC-Seal, as the confined parser read it (RFC 6376 3.5, 8617 4.1).
+
+    What it claims, and what we computed of the mail: `digest` is the hash over the signed header fields that `value` has
+    to be a signature of, both in base64. `fault` says in our words why it cannot count, whatever the key; `broken` that
+    the body is not the signed one. `partial`: it signs the first octets of the body only (l=). Times are seconds since
+    the epoch, 0 where none is given.
+    """
+
+    domain: str = ""
+    selector: str = ""
+    algorithm: str = ""
+    identity: str = ""
+    value: str = ""
+    digest: str = ""
+    signed_at: int = 0
+    expires: int = 0
+    partial: bool = False
+    broken: bool = False
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ArcSet:
+    """One hop of an ARC chain (RFC 8617 4.1): what it found, its signature over the message, its seal over the chain.
+
+    `cv` is "none", "pass" or "fail", as the seal says. `results` are the results that the hop's own
+    ARC-Authentication-Results name, as (method, result) in lower case; a method may stand there twice.
+    """
+
+    instance: int
+    cv: str
+    message: Signature
+    seal: Signature
+    results: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """The ARC chain of a message, oldest set first. `fault` says in our words why it is none (RFC 8617 5.2, step 3)."""
+
+    sets: tuple[ArcSet, ...] = ()
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """The message as the confined parser saw it. Empty until DATA ends.
 
     `headers` holds name and unfolded value, in order, as text without control characters; `subject` is the first
     Subject with its encoded words decoded. `defects` names in our own words what is malformed. `unscannable` says why
-    the parser gave up, or is empty.
+    the parser gave up, or is empty. `signatures` (DKIM, in the order of the header) and `arc` are read for mail from
+    outside alone.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
@@ -171,6 +234,9 @@ class Content:
     defects: tuple[str, ...] = ()
     unscannable: str = ""
     size: int = 0
+    author: Author = Author()
+    signatures: tuple[Signature, ...] = ()
+    arc: Arc = Arc()
 
     def values(self, name: str) -> list[str]:
         """All values of header field *name*, in order."""
@@ -190,17 +256,35 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """What Authentication-Results says of one check (RFC 8601 2.2): method "dkim", result "pass", and what about.
+
+    `properties` are named as there, in their order: ("header.d", "example.org"). Filters that build on others read
+    them.
+    """
+
+    method: str
+    result: str
+    properties: tuple[tuple[str, str], ...] = ()
+
+    def get(self, name: str) -> str:
+        """The value of property *name*; empty where it has none."""
+        return next((value for key, value in self.properties if key == name), "")
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """A fact that a filter established. It says nothing about what to do.
 
     `detail` is for people, one line; `part` the path of the part it is about; `facts` the evidence it rests on
-    (the DNS answers used, the scanner's answer), as strings.
+    (the DNS answers used, the scanner's answer), as strings; `result` what Authentication-Results shall say of it.
     """
 
     code: str
     detail: str = ""
     part: str = ""
     facts: tuple[str, ...] = ()
+    result: Result | None = None
 
 
 Found = Mapping[str, Sequence[Finding]]
@@ -292,16 +376,40 @@ class Shared(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """What became of a signature: `result` is that of RFC 8601 2.7.1 (pass, fail, neutral, permerror, temperror).
+
+    `why` says it in our words. `bits` is the size of the key, 0 where there is none; `testing` that its owner is still
+    trying (t=y). `fact` is the DNS answer that was used.
+    """
+
+    result: str
+    why: str = ""
+    bits: int = 0
+    testing: bool = False
+    fact: str = ""
+
+
+class Signatures(Protocol):
+    """Checks signatures against the keys that their domains publish. `now` is in seconds since the epoch."""
+
+    async def check(self, signature: Signature, now: float) -> Checked: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
     """What the gateway lends to a filter that asks the world. Tests lend fakes.
 
     `hostname` is our own name. `open_message` opens the bytes of the mail in hand for reading from their start.
+    `account_of` gives the login that an address of ours belongs to, "" for others.
     """
 
     dns: Dns
     state: Shared
     hostname: str
     open_message: Callable[[Mail], BinaryIO]
+    signatures: Signatures
+    account_of: Callable[[str], Awaitable[str]]
 
 
 class PureFilter(Protocol):

@@ -19,7 +19,7 @@ FLOORS = (
     {"toml", "events", "failpoints", "idn", "peers"},
     {"config", "proxy"},
     {"stages", "tls"},
-    {"dns", "state", "routes", "door", "backoff"},
+    {"dns", "state", "routes", "door", "backoff", "dkim"},
     {"store"},
     {"accounts"},
     {"pipeline"},

@@ -6,7 +6,7 @@ The counterfactual is not guessed: the policies decide again without the finding
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from gateway.model import ERROR, Action, Finding, Found, Mail, Reason, Verdict
 from gateway.pipeline.policy import Policies
@@ -115,5 +115,11 @@ def as_facts(found: Found) -> dict[str, list[dict[str, object]]]:
 
 
 def _fact(finding: Finding) -> dict[str, object]:
-    fact = {"code": finding.code, "detail": finding.detail, "part": finding.part, "facts": list(finding.facts)}
+    fact: dict[str, object] = {
+        "code": finding.code,
+        "detail": finding.detail,
+        "part": finding.part,
+        "facts": list(finding.facts),
+        "result": finding.result and asdict(finding.result),
+    }
     return {key: value for key, value in fact.items() if value}

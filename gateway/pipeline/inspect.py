@@ -13,7 +13,7 @@ from functools import partial
 from typing import cast
 
 from gateway import events
-from gateway.model import ERROR, AskingFilter, Finding, Found, Mail, PureFilter, Stage, Temporary
+from gateway.model import ERROR, AskingFilter, Finding, Found, Mail, PureFilter, Result, Stage, Temporary
 from gateway.pipeline.policy import Policies, Policy, Waves
 
 MAX_FINDINGS = 20
@@ -89,7 +89,13 @@ def tidy(finding: Finding) -> Finding:
         detail=events.clean(finding.detail, 300),
         part=events.clean(finding.part, 200),
         facts=tuple(events.clean(fact, 500) for fact in finding.facts[:40]),
+        result=finding.result and _tidy_result(finding.result),
     )
+
+
+def _tidy_result(result: Result) -> Result:
+    properties = tuple((name, events.clean(value, 320)) for name, value in result.properties[:10])
+    return replace(result, properties=properties)
 
 
 def _failed(policy: Policy, mail: Mail, error: Exception) -> Finding:

@@ -22,6 +22,7 @@ from gateway import accounts, events
 from gateway import routes as ways
 from gateway.accounts import Authenticator
 from gateway.config import SHIPPED_POLICIES
+from gateway.dkim.checker import Checker
 from gateway.model import Dns, Envelope, ListenerKind, Mail, Recipient, Session, Shared, State, Temporary, Tools, new_id
 from gateway.pipeline import policy
 from gateway.pipeline.confined import Scanned
@@ -58,7 +59,7 @@ class Intake:
         self.hostname = hostname
         self._configured = configured
         self._in_hand: dict[str, BinaryIO] = {}
-        self._tools = Tools(dns, state, hostname, self._open)
+        self._tools = Tools(dns, state, hostname, self._open, Checker(dns), self._account_of)
         self._processes = 0
         self._sandbox: Sandbox | None = None
         self._swapping = asyncio.Lock()
@@ -146,6 +147,9 @@ class Intake:
         """The message of *mail*, as a file with a position of its own."""
         message = self._in_hand[mail.id]
         return FileIO(f"/proc/self/fd/{message.fileno()}")
+
+    async def _account_of(self, address: str) -> str:
+        return await self.store.read(lambda conn: accounts.mailbox_of(conn, address))
 
     async def keep(self, drafts: Sequence[tuple[Draft, Sequence[Row]]]) -> None:
         """Accept *drafts* in one transaction. Its return is the instant at which the mail becomes ours to keep.

@@ -47,7 +47,7 @@ def _effect(value: object) -> object:
 
 
 _NOTHING: Any = None
-_NO_TOOLS = Tools(_NOTHING, _NOTHING, "", _NOTHING)
+NO_TOOLS = Tools(_NOTHING, _NOTHING, "", _NOTHING, _NOTHING, _NOTHING)
 """With these a filter can be made, which shows whether it takes its settings, and not be asked."""
 
 Effect = Annotated[Action | float, BeforeValidator(_effect)]
@@ -219,7 +219,7 @@ def _bind(name: str, table: dict[str, Any], path: Path, text: str, tools: Tools 
     settings = _settings(module.Settings, file.settings, path, text)
     rules = _rules(file, module.Filter.codes, path, text)
     try:
-        made = module.Filter(settings, tools or _NO_TOOLS) if asking else module.Filter(settings)
+        made = module.Filter(settings, tools or NO_TOOLS) if asking else module.Filter(settings)
     except ValueError as error:
         raise FaultyFiles([Fault(str(path), toml.line_of(text, ("settings",)), "settings", str(error))]) from None
     filter_ = module.Filter if asking and tools is None else made

@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     literal_column,
 )
 
@@ -169,3 +170,60 @@ mark = Table(
     Column("at", Double, nullable=False),
 )
 """The last transaction of each writer; only where the answer to a COMMIT can be lost (`gateway.store.marks`)."""
+
+dmarc_observation = Table(
+    "dmarc_observation",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("document", Text, nullable=False),
+)
+"""What a mail showed of a domain whose owner wants to be told (RFC 9990), as JSON, until the report is sent."""
+
+Index("ix_dmarc_observation_domain", dmarc_observation.c.domain, dmarc_observation.c.at)
+
+dmarc_sent = Table(
+    "dmarc_sent",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("begins", Double, primary_key=True),
+    Column("ends", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("mails", Integer, nullable=False),
+    Column("outcome", Text, nullable=False),
+)
+"""The reports that went out, or why none did: one for a domain and a day. `mails` counts what it tells of."""
+
+dmarc_report = Table(
+    "dmarc_report",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("received_at", Double, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("org", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("report_id", Text, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("begins", Double, nullable=False),
+    Column("ends", Double, nullable=False),
+    Column("policy", Text, nullable=False),
+    UniqueConstraint("org", "report_id", "domain", name="uq_dmarc_report_org_report_id_domain"),
+)
+"""A report that others sent us about a domain of ours. `policy` is what they had found published, as JSON."""
+
+dmarc_record = Table(
+    "dmarc_record",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("report", ForeignKey(dmarc_report.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("source", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("disposition", String(16), nullable=False),
+    Column("dkim", String(16), nullable=False),
+    Column("spf", String(16), nullable=False),
+    Column("header_from", Text, nullable=False),
+    Column("envelope_from", Text, nullable=False),
+    Column("document", Text, nullable=False),
+)
+"""One row of such a report: so many mails of one address. `document` has the single results, as JSON."""

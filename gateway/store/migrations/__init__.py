@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest version; a new file in `versions` moves it."""
 _STAMP = Table("alembic_version", MetaData(), Column("version_num", String(32)))
 
