@@ -161,8 +161,8 @@ class Author:
     """Who wrote the mail, as its reader sees it: the one mailbox of the one From field (RFC 5322 3.6.2).
 
     `domain` is in A-labels and lower case; `display` is the display name, decoded. `doubts` says in our words why
-    readers may see different authors; then `address` and `domain` are empty, and `domains` holds every one that somebody
-    may see.
+    readers may see different authors; then `address` and `domain` are empty, and `domains` holds every one that
+    somebody may see.
     """
 
     address: str = ""
@@ -174,7 +174,7 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A DKIM-Signature, ARC-Message-Signature or ARC-Seal, as the confined parser read it (RFC 6376 3.5, 8617 4.1).
+    """A DKIM-Signature, ARC-Message-Signature or ARC-Seal, as the confined parser read it (RFC 6376 3.5, RFC 8617).
 
     What it claims, and what we computed of the mail: `digest` is the hash over the signed header fields that `value` has
     to be a signature of, both in base64. `fault` says in our words why it cannot count, whatever the key; `broken` that
