@@ -176,8 +176,8 @@ class Author:
 class Signature:
     """A DKIM-Signature, ARC-Message-Signature or ARC-Seal as the confined parser read it (RFC 6376 3.5, RFC 8617).
 
-    What it claims, and what we computed of the mail: `value` has to be a signature of `digest`, the hash over the signed
-    header fields, both in base64. `fault` says in our words why it cannot count, whatever the key; `broken` that
+    What it claims, and what we computed of the mail: `value` has to be a signature of `digest`, the hash over the
+    signed header fields, both in base64. `fault` says in our words why it cannot count, whatever the key; `broken` that
     the body is not the signed one. `partial`: it signs the first octets of the body only (l=). Times are seconds since
     the epoch, 0 where none is given.
     """
