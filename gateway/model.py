@@ -317,7 +317,7 @@ class Delivery:
     `header` stands before the message's own bytes for this recipient. `mailbox` is the account it belongs to, or empty
     where the mail goes on to another host. `destination` is the recipient's domain. `size` counts `header` too.
     `queued_at` is when it came into its state: after a release from quarantine, retries count from there. `claims`
-    counts the leases since the last one that ended in order.
+    counts the leases since the last one that ended in order. `outbound`: our own people or hosts, or we, wrote it.
     """
 
     id: int
@@ -341,6 +341,7 @@ class Delivery:
     ret: str = ""
     envid: str = ""
     claims: int = 0
+    outbound: bool = False
 
 
 class Temporary(Exception):

@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from gateway.events import clean
-from gateway.model import Delivery, Notice, Recipient, State
+from gateway.model import Delivery, ListenerKind, Notice, Recipient, State
 from gateway.store import journal, schema
 from gateway.store.statements import Statement
 
@@ -478,7 +478,7 @@ def _load(conn: Connection, which: ColumnElement[bool]) -> list[Delivery]:
 @cache
 def _selected() -> Select[Any]:
     """The columns that `_delivery_of` takes, in its order."""
-    of_message = ("sender", "received_at", "size", "eight_bit", "smtputf8", "ret", "envid")
+    of_message = ("sender", "received_at", "size", "eight_bit", "smtputf8", "ret", "envid", "kind", "login")
     columns = [*(_delivery.c[name] for name in _COLUMNS), *(_message.c[name] for name in of_message)]
     return select(*columns).join(_message, _message.c.id == _delivery.c.message_id)
 
@@ -492,7 +492,7 @@ _COLUMNS = (
 def _delivery_of(row: Sequence[Any]) -> Delivery:
     id_, message_id, recipient, notify, orcpt, state, destination, mailbox, header, attempts, *more = row
     since, next_attempt, warned, notice, last_reply, claims, *of_message = more
-    sender, received_at, size, eight_bit, smtputf8, ret, envid = of_message
+    sender, received_at, size, eight_bit, smtputf8, ret, envid, kind, login = of_message
     return Delivery(
         id=id_,
         message_id=message_id,
@@ -515,4 +515,5 @@ def _delivery_of(row: Sequence[Any]) -> Delivery:
         ret=ret,
         envid=envid,
         claims=claims,
+        outbound=kind != ListenerKind.MX or bool(login),
     )

@@ -3,11 +3,12 @@
 import asyncio
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from gateway.model import Notice, State
+from gateway.model import ListenerKind, Notice, Session, State
 from gateway.store import quarantine, queue, tracking
 from gateway.store.engine import Store
 
@@ -39,6 +40,20 @@ def test_the_longest_due_comes_first_and_no_more_than_asked_for(put, change, now
     assert claim(change, now) == [late]
     assert claim(change, now) == []
     assert claim(change, now + 10) == [future]
+
+
+@pytest.mark.parametrize(
+    ("kind", "user", "outbound"),
+    [
+        (ListenerKind.MX, "", False),
+        (ListenerKind.MX, "carol", True),
+        (ListenerKind.SUBMISSION, "carol", True),
+        (ListenerKind.RELAY, "", True),
+    ],
+)
+def test_a_delivery_knows_whether_the_mail_is_our_own(put, kind, user, outbound):
+    session = Session(ip_address("192.0.2.1"), kind=kind, user=user)
+    assert put(mail={"session": session}).outbound is outbound
 
 
 def test_busy_destinations_are_passed_over(put, change, now):
