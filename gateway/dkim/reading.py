@@ -1,0 +1,55 @@
+"""What a signature signs of a header: the fields it names, and itself without its value (RFC 6376 3.7, 5.4.2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from gateway.dkim import canonical
+
+
+def name_of(field: bytes) -> str:
+    """The name of a field in lower case; white space around it, which some readers look past, does not count."""
+    return field.partition(b":")[0].strip(b" \t\r\n").lower().decode("latin-1")
+
+
+def header_digest(fields: Sequence[bytes], names: Iterable[str], own_field: bytes, relaxed: bool) -> bytes:
+    """The SHA-256 that a signature with h= *names* is made of. *own_field* is the signature itself, or what it will be.
+
+    All fields end in CRLF (`canonical.fields`).
+    """
+    return digest(selected(fields, names, own_field), own_field, relaxed)
+
+
+def selected(fields: Sequence[bytes], names: Iterable[str], own_field: bytes) -> list[bytes]:
+    """Those of *fields* that *names* name, from the bottom up; a name without a field left names nothing.
+
+    A signature never names itself (RFC 6376 3.5, h=).
+    """
+    left: defaultdict[str, list[bytes]] = defaultdict(list)
+    for field in fields:
+        if field is not own_field:
+            left[name_of(field)].append(field)
+    return [stack.pop() for name in names if (stack := left.get(name.lower()))]
+
+
+def digest(signed: Iterable[bytes], own_field: bytes, relaxed: bool) -> bytes:
+    """The SHA-256 over the fields *signed*, in this order, and a signature over them, without its value and CRLF."""
+    total = hashlib.sha256()
+    for field in signed:
+        total.update(canonical.field(field, relaxed=relaxed))
+    total.update(canonical.field(without_value(own_field), relaxed=relaxed).removesuffix(canonical.CRLF))
+    return total.digest()
+
+
+def without_value(field: bytes) -> bytes:
+    """A signature with the value of its b= taken out, and the white space around that (RFC 6376 3.7)."""
+    name, colon, value = field.removesuffix(canonical.CRLF).partition(b":")
+    tags = [_emptied(tag) for tag in value.split(b";")]
+    return name + colon + b";".join(tags) + canonical.CRLF
+
+
+def _emptied(tag: bytes) -> bytes:
+    name, equals, _ = tag.partition(b"=")
+    return name + equals if name.strip(b" \t\r\n") == b"b" else tag
