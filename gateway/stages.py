@@ -1,4 +1,5 @@
-"""The policies of stages that are not filters: edge, logins, content, score, routes, queue, relay, quarantine, pop3.
+"""The policies of stages that are not filters: edge, logins, content, score, routes, queue, relay, quarantine, pop3,
+reports.
 
 Each class is one file of the policy directory, and says what its settings mean; `gateway.pipeline.policy` reads the
 files of filters. A file in the configured directory replaces the shipped one of the same name, whole.
@@ -281,6 +282,49 @@ class Quarantine(Table):
     keep_records: Duration = 90 * 86400.0
 
 
+_MAILBOX = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@(?=.{1,253}$)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*")
+_NOBODYS = re.compile(
+    r"(?:.*\.)?(?:localhost|local|invalid|test|example|example\.(?:com|net|org)|internal|home\.arpa)|[^.]*"
+)
+"""Names that no mail host of the world has (RFC 2606, RFC 6761, RFC 6762, RFC 8375)."""
+
+
+def _mailbox(value: object) -> object:
+    if isinstance(value, str) and _MAILBOX.fullmatch(value):
+        return value
+    raise ValueError('an address is written like "dmarc@example.org"')
+
+
+Mailbox = Annotated[str, BeforeValidator(_mailbox)]
+
+
+class Reports(Table):
+    """reports.toml: what the owners of domains hear of their mail (RFC 9990), and where we hear of ours.
+
+    Empty texts stand for what can be made of our host name. `size` is that of the XML, `delay` and `spread` count from
+    the end of the day (UTC) that a report tells of.
+    """
+
+    send: Literal["auto", "always", "never"] = "auto"
+    organisation: Annotated[str, Field(max_length=200)] = ""
+    contact: Annotated[str, Field(max_length=200)] = ""
+    sender: Annotated[str, BeforeValidator(lambda value: value and _mailbox(value))] = ""
+    addresses: Annotated[int, Field(ge=1, le=20)] = 5
+    rows: Annotated[int, Field(ge=1, le=20_000)] = 10_000
+    size: Annotated[Size, Field(ge=64 << 10, le=10 << 20)] = 10 << 20
+    delay: Annotated[Duration, Field(ge=60)] = 900.0
+    spread: Annotated[Duration, Field(le=43200)] = 4 * 3600.0
+    patience: Duration = 86400.0
+    keep: Annotated[Duration, Field(ge=7 * 86400)] = 400 * 86400.0
+    receive: List[Mailbox] = ()
+
+    def sends(self, hostname: str) -> bool:
+        """Whether we report: where that is left to us, only under a name that the world could know."""
+        if self.send == "auto":
+            return not _NOBODYS.fullmatch(hostname.lower())
+        return self.send == "always"
+
+
 class Stages(Table):
     """Every stage policy, loaded and checked."""
 
@@ -293,6 +337,7 @@ class Stages(Table):
     relay: Relay = Relay()
     quarantine: Quarantine = Quarantine()
     pop3: Pop3 = Pop3()
+    reports: Reports = Reports()
 
 
 STAGE_FILES: dict[str, type[Table]] = {
@@ -304,6 +349,7 @@ STAGE_FILES: dict[str, type[Table]] = {
     "relay": Relay,
     "quarantine": Quarantine,
     "pop3": Pop3,
+    "reports": Reports,
 }
 """The stage policies by the stem of their file. `content` has actions too, and is read by `gateway.pipeline.policy`."""
 

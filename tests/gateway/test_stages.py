@@ -7,7 +7,7 @@ import pytest
 from gateway import stages, toml
 from gateway.config import SHIPPED_POLICIES
 from gateway.model import Action
-from gateway.stages import STAGE_FILES, Routes, Score
+from gateway.stages import STAGE_FILES, Reports, Routes, Score
 from gateway.toml import FaultyFiles
 
 
@@ -76,3 +76,27 @@ def test_a_threshold_is_a_number_and_nothing_that_looks_like_one(value):
 
 def test_domains_are_kept_as_the_dns_knows_them():
     assert Routes(local=("EXAMPLE.org", "bücher.example")).local == ("example.org", "xn--bcher-kva.example")
+
+
+@pytest.mark.parametrize(
+    "hostname",
+    [
+        "gatepost.localhost",
+        "mx",
+        "mx.example",
+        "MX.Example.ORG",
+        "mail.test",
+        "gw.home.arpa",
+        "printer.local",
+        "a.invalid",
+    ],
+)
+def test_no_report_goes_out_under_a_name_that_no_mail_host_of_the_world_has(hostname):
+    assert not Reports().sends(hostname)
+    assert Reports(send="always").sends(hostname)
+
+
+@pytest.mark.parametrize("hostname", ["mx1.gatepost.de", "example.gatepost.de", "mx.contest", "mx.notexample.org"])
+def test_reports_go_out_under_real_names_unless_they_are_switched_off(hostname):
+    assert Reports().sends(hostname)
+    assert not Reports(send="never").sends(hostname)
