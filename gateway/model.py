@@ -200,7 +200,8 @@ class ArcSet:
     """One hop of an ARC chain (RFC 8617 4.1): what it found, its signature over the message, its seal over the chain.
 
     `cv` is "none", "pass" or "fail", as the seal says. `results` are the results that the hop's own
-    ARC-Authentication-Results name, as (method, result) in lower case; a method may stand there twice.
+    ARC-Authentication-Results name, as (method, result) in lower case; a method may stand there twice. `author` is the
+    domain (header.from) that its one dmarc result is about; empty where it does not say.
     """
 
     instance: int
@@ -208,6 +209,7 @@ class ArcSet:
     message: Signature
     seal: Signature
     results: tuple[tuple[str, str], ...] = ()
+    author: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +221,57 @@ class Arc:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportRecord:
+    """One record of a DMARC aggregate report: `count` mails of address `source`, and what became of them (RFC 9990).
+
+    `dkim` and `spf` say whether an aligned identifier passed ("pass", "fail"). `header_from` and `envelope_from` are
+    domains. `results` has (method, result, domain, selector or scope) of each check. Words that the RFC does not know
+    are "other".
+    """
+
+    source: str
+    count: int
+    disposition: str = "none"
+    dkim: str = "fail"
+    spf: str = "fail"
+    header_from: str = ""
+    envelope_from: str = ""
+    reasons: tuple[str, ...] = ()
+    results: tuple[tuple[str, str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A DMARC aggregate report about `domain`, as the confined reader saw it; every value cleaned, typed and capped.
+
+    `fault` says in our words why it is none; then nothing else counts. Times are seconds since the epoch. `policy` is
+    what `org` found published, as (tag, value). `faulty` counts the records that could not be read, `left` those that
+    were too many, and `left_mails` the mails that these tell of.
+    """
+
+    fault: str = ""
+    org: str = ""
+    email: str = ""
+    id: str = ""
+    domain: str = ""
+    begins: int = 0
+    ends: int = 0
+    policy: tuple[tuple[str, str], ...] = ()
+    errors: tuple[str, ...] = ()
+    records: tuple[ReportRecord, ...] = ()
+    faulty: int = 0
+    left: int = 0
+    left_mails: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """The message as the confined parser saw it. Empty until DATA ends.
 
     `headers` holds name and unfolded value, in order, as text without control characters; `subject` is the first
     Subject with its encoded words decoded. `defects` names in our own words what is malformed. `unscannable` says why
     the parser gave up, or is empty. `signatures` (DKIM, in the order of the header) and `arc` are read for mail from
-    outside alone.
+    outside alone, `report` in mail for an address that reports are sent to.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
@@ -237,6 +283,7 @@ class Content:
     author: Author = Author()
     signatures: tuple[Signature, ...] = ()
     arc: Arc = Arc()
+    report: Report | None = None
 
     def values(self, name: str) -> list[str]:
         """All values of header field *name*, in order."""
