@@ -1,7 +1,8 @@
-"""May this host send mail in the name of that domain? (SPF, RFC 7208)
+"""May this host send mail in the name of that domain: the one of MAIL FROM, and the one of HELO? (SPF, RFC 7208)
 
 pyspf does the evaluation, but never a query: it runs over the DNS answers known so far, and as soon as it wants another
 one, that one is fetched by our own resolver and the evaluation starts again. The text behind `exp=` is never fetched.
+MAIL FROM comes first, so that a costly record behind HELO cannot use up the questions that it needs.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
+import idna
 import spf
 
-from gateway.model import Direction, Dns, Finding, Found, Mail, Stage, Temporary, Tools
+from gateway.model import Direction, Dns, Finding, Found, Mail, Result, Stage, Temporary, Tools
 
 MAX_TERM = 512
 """Characters of one macro string. Longer ones cannot make a domain name, and are costly to expand."""
@@ -26,13 +29,33 @@ MAX_INLINE = 8192
 RESULTS = frozenset({"none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"})
 """The results of RFC 7208 2.6."""
 
+EVERYONE = "everyone"
+"""The code of a `pass` that says nothing, because the records let everybody pass."""
+
+_HELO = {"pass": "helo_pass", "fail": "helo_fail", "temperror": "helo_temperror"}
+_HELO_UNCLEAR = "helo_unclear"
+"""The code of all other results for HELO but `none`, which is not worth a word."""
+
+_ANYBODY = re.compile(
+    rb"""[ ]\+?(?: all
+    | (?:a|mx|ip4) (?: :[^ /]* )? /[0-7] (?: //[0-9]+ )?
+    | (?:a|mx) (?: :[^ /]* )? (?: /[0-9]+ )? //(?:1[0-5]|[0-9])
+    | ip6 :[^ /]* /(?:1[0-5]|[0-9])
+    ) (?: [ ] | $ )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A term that lets everybody pass, or a network too large for one owner (theirs are at most IPv4 /8 and IPv6 /19)."""
+
+
+_DOMAIN = re.compile(r"(?:[^. ]{1,63}\.)+(?=[^.]{1,63}$)[a-z0-9-]*[a-z][a-z0-9-]*", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How much a sender's records may ask of us, and whose mail is not asked about."""
 
     max_queries: int = 30
-    """DNS questions for one mail. RFC 7208 4.6.4 alone would allow more than a hundred."""
+    """DNS questions for one mail, both identities together. RFC 7208 4.6.4 alone would allow more than a hundred."""
 
     timeout: float = 20.0
     """Seconds for one mail (RFC 7208 4.6.4: at least 20). Afterwards the result is `temperror`."""
@@ -65,21 +88,21 @@ _Answers = dict[_Question, "list[Any] | Temporary"]
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What is to be checked: that `ip` may send for `local`@`domain`; `expanded` keeps macro expansions."""
+    """What is to be checked: that `ip` may send for `local`@`domain`, which `identity` named ("smtp.mailfrom")."""
 
+    identity: str
     ip: str
     local: str
     domain: str
     helo: str
     receiver: str
-    expanded: dict[tuple[str, str, bool], str]
 
 
 class Filter:
-    """Asks once for each mail from outside, at MAIL FROM; the finding goes along to the message."""
+    """Asks once for each mail from outside, at MAIL FROM; the findings go along to the message."""
 
     stage: ClassVar[Stage] = Stage.SENDER
-    codes: ClassVar[frozenset[str]] = RESULTS
+    codes: ClassVar[frozenset[str]] = RESULTS | {EVERYONE, _HELO_UNCLEAR, *_HELO.values()}
     after: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: Settings, tools: Tools) -> None:
@@ -87,51 +110,90 @@ class Filter:
         self._own = [ipaddress.ip_network(network) for network in settings.own_relays]
 
     async def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
-        """Exactly one finding, its code the result; none for mail of our own people and relays."""
+        """Exactly one finding of MAIL FROM, its code the result, and one of HELO where its name is another one.
+
+        None for mail of our own people and relays.
+        """
         if mail.session.direction is not Direction.INBOUND or self._is_own(mail):
             return []
+        host = _claim_of_helo(mail, self._tools.hostname)
+        claim = _claim_of_sender(mail, host) if mail.envelope.sender else host  # RFC 7208 2.4
         if _has_control_characters(mail.envelope.sender + mail.session.helo):
-            return [Finding("permerror", "a control character in the identity")]
-        claim = _claim(mail, self._tools.hostname)
-        if not _is_checkable(claim.domain):
-            return [Finding("none", f"{_shown(claim.domain)} is no domain")]  # RFC 7208 4.3
+            return [_finding(claim, "permerror", "a control character in the identity", {})]
         answers: _Answers = {}
-        code, why = await self._within_limits(claim, answers)
-        return [Finding(code, _detail(claim, code, why), facts=tuple(map(_fact, answers.items())))]
+        ends = asyncio.get_running_loop().time() + self._settings.timeout
+        findings = [await self._of_sender(claim, answers, ends)]
+        if host.domain != claim.domain and _is_checkable(host.domain):  # RFC 7208 2.3
+            findings += await self._of_helo(host, answers, ends)
+        return findings
 
     def _is_own(self, mail: Mail) -> bool:
         return any(mail.session.peer in network for network in self._own)
 
-    async def _within_limits(self, claim: _Claim, answers: _Answers) -> tuple[str, str]:
+    async def _of_sender(self, claim: _Claim, answers: _Answers, ends: float) -> Finding:
+        if not _is_checkable(claim.domain):
+            return _finding(claim, "none", "it is no domain", {})  # RFC 7208 4.3
+        result, why = await self._within_limits(claim, answers, ends)
+        return _finding(claim, result, why, answers)
+
+    async def _of_helo(self, claim: _Claim, answers: _Answers, ends: float) -> list[Finding]:
+        """The finding of HELO, with code and facts of its own; none where its domain says nothing."""
+        known = set(answers)
+        result, why = await self._within_limits(claim, answers, ends)
+        if result == "none":
+            return []
+        more = {question: answer for question, answer in answers.items() if question not in known}
+        return [replace(_finding(claim, result, why, more), code=_HELO.get(result, _HELO_UNCLEAR))]
+
+    async def _within_limits(self, claim: _Claim, answers: _Answers, ends: float) -> tuple[str, str]:
+        alone = not answers
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            async with asyncio.timeout_at(ends):
                 return await self._evaluate(claim, answers)
         except TimeoutError:
             return "temperror", f"no result within {self._settings.timeout:g} s"
-        except _TooMuch:
-            return "permerror", f"more than {self._settings.max_queries} DNS questions"
+        except _TooMuch:  # which is the fault of the records, unless others had their share before
+            return "permerror" if alone else "temperror", f"more than {self._settings.max_queries} DNS questions"
 
     async def _evaluate(self, claim: _Claim, answers: _Answers) -> tuple[str, str]:
         """Evaluate over *answers*, adding to them what is wanted, until there is a result and its ground."""
+        record = _Question(claim.domain, "TXT")
+        if record not in answers:
+            await self._ask(claim, record, answers)
+        if not answers[record]:
+            return "none", ""
+        evaluation = _Replay(claim, answers)
         while True:
             try:
                 if _size(answers) > MAX_INLINE:
-                    return await asyncio.to_thread(_result, claim, answers)
-                return _result(claim, answers)
+                    return await asyncio.to_thread(evaluation.result)
+                return evaluation.result()
             except _Wanted as wanted:
-                if len(answers) >= self._settings.max_queries:
-                    raise _TooMuch from None
-                answers[wanted.question] = await _answer(self._tools.dns, claim, wanted.question)
+                await self._ask(claim, wanted.question, answers)
+
+    async def _ask(self, claim: _Claim, question: _Question, answers: _Answers) -> None:
+        if len(answers) >= self._settings.max_queries:
+            raise _TooMuch
+        answers[question] = await _answer(self._tools.dns, claim, question)
 
 
 class _Replay(spf.query):  # type: ignore[misc]  # pyspf carries no type hints
-    """One evaluation over the answers known so far; `_Wanted` when one more is needed."""
+    """The evaluation of one claim, over the answers known so far; begun again whenever there is one more."""
 
     def __init__(self, claim: _Claim, answers: _Answers) -> None:
         super().__init__(i=claim.ip, s=f"{claim.local}@{claim.domain}", h=claim.helo, receiver=claim.receiver)
         # pyspf splits at the first "@", which a quoted local part may contain.
         self.l, self.o, self.d = claim.local, claim.domain, claim.domain
-        self._answers, self._expanded = answers, claim.expanded
+        self._answers = answers
+        self._expanded: dict[tuple[str, str, bool], str] = {}
+        self._validated: dict[tuple[str, str], Any] = {}
+
+    def result(self) -> tuple[str, str]:
+        """The result and its ground, or `_Wanted`."""
+        result, _, text = self.check()
+        if result in {"temperror", "permerror"}:
+            return result, text.split("Error: ", 1)[-1]
+        return result, f"matched {self.mechanism}" if self.mechanism else ""
 
     def dns(self, name: str, qtype: str, *, ignore_void: bool = False) -> list[Any]:
         """The known answer, void look-ups counted (RFC 7208 4.6.4)."""
@@ -150,26 +212,42 @@ class _Replay(spf.query):  # type: ignore[misc]  # pyspf carries no type hints
         if self.void_lookups > spf.MAX_VOID_LOOKUPS:
             raise spf.PermError(f"more than {spf.MAX_VOID_LOOKUPS} void lookups")
 
+    def validated_ptrs(self) -> list[str]:
+        """The names of the peer that lead back to it. What cannot be asked is left out (RFC 7208 5.5).
+
+        The peer writes them, so none may spoil the result of somebody else's record: they count as no void look-ups.
+        """
+        return [name for name in self._names(self.dns_ptr, self.i)[: spf.MAX_PTR] if self._leads_back(name)]
+
+    def _leads_back(self, name: str) -> bool:
+        addresses = self._names(lambda wanted: self.dns(wanted, self.A, ignore_void=True), name)
+        return bool(self.cidrmatch(addresses, self.cidrmax))
+
+    @staticmethod
+    def _names(look: Callable[[str], list[str]], name: str) -> list[str]:
+        try:
+            return look(name)
+        except spf.TempError:
+            return []
+
+    def validate_mechanism(self, mech: str) -> Any:
+        """pyspf's reading of one term, done once for all evaluations."""
+        key = (mech, self.d)
+        if key not in self._validated:
+            self._validated[key] = super().validate_mechanism(mech)
+        return self._validated[key]
+
     def get_explanation(self, spec: str) -> None:
         """None: the explanation is a stranger's text for which we have no use."""
 
     def expand(self, s: str, stripdot: bool = True) -> str:
-        """pyspf's expansion, bounded, and done once for all evaluations of one mail."""
+        """pyspf's expansion, bounded, and done once for all evaluations."""
         if len(s) > MAX_TERM:
             raise spf.PermError("a macro string is too long")
         key = (s, self.d, stripdot)
         if key not in self._expanded:
             self._expanded[key] = super().expand(s, stripdot)
         return self._expanded[key]
-
-
-def _result(claim: _Claim, answers: _Answers) -> tuple[str, str]:
-    """The result over *answers* and its ground, or `_Wanted`."""
-    evaluation = _Replay(claim, answers)
-    result, _, text = evaluation.check()
-    if result in {"temperror", "permerror"}:
-        return result, text.split("Error: ", 1)[-1]
-    return result, f"matched {evaluation.mechanism}" if evaluation.mechanism else ""
 
 
 async def _answer(dns: Dns, claim: _Claim, question: _Question) -> list[Any] | Temporary:
@@ -190,48 +268,60 @@ async def _answer(dns: Dns, claim: _Claim, question: _Question) -> list[Any] | T
         return error
 
 
-def _claim(mail: Mail, receiver: str) -> _Claim:
-    """MAIL FROM is the identity, or postmaster at HELO where it is empty (RFC 7208 2.4)."""
-    local, _, domain = mail.envelope.sender.rpartition("@")
-    if not mail.envelope.sender:
-        domain = mail.session.helo
+def _claim_of_helo(mail: Mail, receiver: str) -> _Claim:
+    """The identity of HELO. Its domain learns nothing about the sender: the local part is postmaster (RFC 7208 4.3)."""
     peer = mail.session.peer
     mapped = peer.ipv4_mapped if isinstance(peer, ipaddress.IPv6Address) else None
     ip = str(mapped or peer).partition("%")[0]
     helo = _ascii_domain(mail.session.helo)
-    return _Claim(ip, local or "postmaster", _ascii_domain(domain), helo, receiver, {})
+    return _Claim("smtp.helo", ip, "postmaster", helo, helo, receiver)
+
+
+def _claim_of_sender(mail: Mail, host: _Claim) -> _Claim:
+    local, _, domain = mail.envelope.sender.rpartition("@")
+    return _Claim("smtp.mailfrom", host.ip, local or "postmaster", _ascii_domain(domain), host.helo, host.receiver)
 
 
 def _ascii_domain(domain: str) -> str:
-    """*domain* in A-labels (RFC 8616 4); one that has none stays as it is, and no record is found for it."""
-    if domain.isascii():
-        return domain.removesuffix(".")
-    try:
-        return domain.encode("idna").decode("ascii").removesuffix(".")
-    except UnicodeError:
-        return domain
+    """*domain* in A-labels (RFC 8616 4) and lower case; one that has none stays as it is, and nobody is asked."""
+    if not domain.isascii():
+        try:
+            domain = idna.encode(unicodedata.normalize("NFC", domain).lower(), strict=True).decode("ascii")
+        except (idna.IDNAError, UnicodeError):
+            return domain
+    return domain.removesuffix(".").lower()
 
 
 def _is_checkable(domain: str) -> bool:
     """Whether *domain* is a name of several labels, and no address or address literal (RFC 7208 4.3)."""
-    labels = domain.split(".")
-    if len(domain) > 253 or len(labels) < 2 or not all(0 < len(label) < 64 for label in labels):
-        return False
-    return bool(re.fullmatch(r"[a-z0-9-]*[a-z][a-z0-9-]*", labels[-1], re.IGNORECASE)) and domain.isascii()
+    return len(domain) <= 253 and domain.isascii() and bool(_DOMAIN.fullmatch(domain))
 
 
 def _has_control_characters(text: str) -> bool:
     return bool(re.search(r"[\x00-\x1f\x7f]", text))
 
 
+def _records(answers: _Answers) -> list[bytes]:
+    lists = [answer for question, answer in answers.items() if question.kind == "TXT" and isinstance(answer, list)]
+    return [text for answer in lists for (text,) in answer]
+
+
 def _size(answers: _Answers) -> int:
-    records = [answer for question, answer in answers.items() if question.kind == "TXT" and isinstance(answer, list)]
-    return sum(len(text) for answer in records for (text,) in answer)
+    return sum(map(len, _records(answers)))
 
 
-def _detail(claim: _Claim, code: str, why: str) -> str:
-    ground = f" ({_shown(why)})" if why else ""
-    return f"{_shown(claim.domain)} says {code} for {claim.ip}{ground}"
+def _finding(claim: _Claim, result: str, why: str, answers: _Answers) -> Finding:
+    """What RFC 7208 calls *result*, for the policy and for Authentication-Results (RFC 8601 2.7.2)."""
+    code = EVERYONE if result == "pass" and _lets_everybody_pass(answers) else result
+    domain, ground = _shown(claim.domain, 253), f" ({_shown(why)})" if why else ""
+    detail = f"{_shown(domain)} says {result} for {claim.ip}{ground}"
+    about = Result("spf", result, ((claim.identity, domain),))
+    return Finding(code, detail, facts=tuple(map(_fact, answers.items())), result=about)
+
+
+def _lets_everybody_pass(answers: _Answers) -> bool:
+    """Whether one of the records that were used opens the door to the whole world, be it not the term that matched."""
+    return any(_ANYBODY.search(text) for text in _records(answers))
 
 
 def _fact(item: tuple[_Question, list[Any] | Temporary]) -> str:

@@ -65,8 +65,23 @@ def findings(dns: Any, mail_: Mail, settings: Settings | None = None) -> Sequenc
 
 
 def only(dns: Any, mail_: Mail, settings: Settings | None = None) -> Finding:
-    (finding,) = findings(dns, mail_, settings)
+    """The finding of the first identity: MAIL FROM, or HELO where there is no sender."""
+    finding, *of_helo = findings(dns, mail_, settings)
+    assert all(one.code.startswith("helo_") for one in of_helo)
     return finding
+
+
+def of_helo(dns: Any, mail_: Mail, settings: Settings | None = None) -> Finding:
+    """The finding of HELO, beside that of MAIL FROM."""
+    _, finding = findings(dns, mail_, settings)
+    return finding
+
+
+def about(finding: Finding) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """What Authentication-Results is to say: the result, and of what."""
+    assert finding.result
+    assert finding.result.method == "spf"
+    return finding.result.result, finding.result.properties
 
 
 # --- the suite of RFC 7208 -----------------------------------------------------------------------------------------
@@ -123,7 +138,8 @@ def test_the_result_is_one_that_rfc_7208_allows(zone: Zone, case: Mapping[str, A
     allowed = case["result"] if isinstance(case["result"], list) else [case["result"]]
     dns = FakeDns(zone)
     finding = only(dns, mail(case["mailfrom"], case["helo"], case["host"]))
-    assert finding.code in allowed, (finding, dns.asked)
+    assert about(finding)[0] in allowed, (finding, dns.asked)
+    assert finding.code == about(finding)[0] or (finding.code, about(finding)[0]) == ("everyone", "pass")
     assert len(dns.asked) <= 30
     assert all(
         ord(" ") <= ord(character) <= ord("~") for text in (finding.detail, *finding.facts) for character in text
@@ -201,6 +217,116 @@ def test_control_characters_are_refused_without_a_question(sender: str) -> None:
     assert dns.asked == []
 
 
+# --- HELO, the second identity --------------------------------------------------------------------------------------
+
+HOST = ("h.test", "TXT")
+
+
+def test_authentication_results_name_the_identity_and_its_domain_in_a_labels() -> None:
+    dns = FakeDns({("xn--bcher-kva.test", "TXT"): [b"v=spf1 -all"], HOST: [b"v=spf1 -all"]})
+    assert about(only(dns, mail("x@Bücher.Test"))) == ("fail", (("smtp.mailfrom", "xn--bcher-kva.test"),))
+    assert about(only(dns, mail("", "H.test"))) == ("fail", (("smtp.helo", "h.test"),))
+    assert about(only(dns, mail("x@[192.0.2.1]"))) == ("none", (("smtp.mailfrom", "[192.0.2.1]"),))
+
+
+@pytest.mark.parametrize(
+    ("record", "code", "result"),
+    [
+        (b"v=spf1 ip4:192.0.2.1 -all", "helo_pass", "pass"),
+        (b"v=spf1 -all", "helo_fail", "fail"),
+        (b"v=spf1 ~all", "helo_unclear", "softfail"),
+        (b"v=spf1 ?all", "helo_unclear", "neutral"),
+        (b"v=spf1 moo", "helo_unclear", "permerror"),
+        (b"v=spf1 +all", "helo_pass", "pass"),
+    ],
+)
+def test_the_name_in_helo_is_asked_about_too(record: bytes, code: str, result: str) -> None:
+    dns = FakeDns({**ALLOWS, HOST: [record]})
+    finding = of_helo(dns, mail())
+    assert finding.code == code
+    assert about(finding) == (result, (("smtp.helo", "h.test"),))
+    assert finding.facts == (f"TXT h.test: {record.decode()}",)
+    assert dns.asked == [("a.test", "TXT"), ("h.test", "TXT")]
+
+
+def test_a_name_in_helo_that_cannot_be_asked_about_has_a_code_of_its_own() -> None:
+    first, second = findings(FakeDns({**ALLOWS, HOST: Temporary("late")}), mail())
+    assert (first.code, second.code) == ("pass", "helo_temperror")
+    assert about(second) == ("temperror", (("smtp.helo", "h.test"),))
+
+
+@pytest.mark.parametrize("helo", ["h.test", "localhost", "[192.0.2.1]", "h..test", "ü..test", "x" * 300])
+def test_a_name_in_helo_that_says_nothing_is_no_finding(helo: str) -> None:
+    assert [one.code for one in findings(FakeDns(ALLOWS), mail(helo=helo))] == ["pass"]
+
+
+@pytest.mark.parametrize("helo", ["a.test", "A.Test"])
+def test_one_domain_in_both_places_is_asked_about_once(helo: str) -> None:
+    dns = FakeDns(ALLOWS)
+    assert [one.code for one in findings(dns, mail(helo=helo))] == ["pass"]
+    assert dns.asked == [("a.test", "TXT")]
+
+
+def test_a_bounce_has_the_one_identity_of_helo() -> None:
+    assert [one.code for one in findings(FakeDns(ALLOWS), mail("", "a.test"))] == ["pass"]
+
+
+def test_the_domain_in_helo_learns_no_local_part() -> None:
+    dns = FakeDns({**ALLOWS, HOST: [b"v=spf1 exists:%{l}.%{s}.leak.test -all"]})
+    of_helo(dns, mail("secret@a.test"))
+    assert dns.asked[-1] == ("postmaster.postmaster@h.test.leak.test", "A")
+    assert not [name for name, _ in dns.asked if "secret" in name]
+
+
+def test_both_identities_share_the_questions_and_mail_from_has_them_first() -> None:
+    hosts = {(f"h{number}.test", "A"): ["203.0.113.1"] for number in range(20)}
+    costly = b"v=spf1 " + b" ".join(b"a:h%d.test" % number for number in range(9)) + b" -all"
+    dns = FakeDns({("a.test", "TXT"): [costly], HOST: [costly.replace(b"a:h", b"a:h1")], **hosts})
+    settings = Settings(max_queries=12)
+    first, second = findings(dns, mail(), settings)
+    assert (first.code, second.code) == ("fail", "helo_temperror")
+    assert len(dns.asked) == 12
+
+
+def test_both_identities_share_the_time() -> None:
+    began = time.monotonic()
+    codes = [one.code for one in findings(FakeDns(ALLOWS, delay=30.0), mail(), Settings(timeout=0.05))]
+    assert codes == ["temperror", "helo_temperror"]
+    assert time.monotonic() - began < 2.0
+
+
+# --- a pass that says nothing ---------------------------------------------------------------------------------------
+
+EVERYBODY = [
+    b"+all", b"all", b"ALL", b"ip4:192.0.2.1 +all", b"ip4:0.0.0.0/0", b"ip4:128.0.0.0/1 ?all", b"a:any.test/0",
+    b"a/0//0", b"mx/7", b"ip4:192.0.2.1 a//0", b"ip4:192.0.2.1 ip6:::/0 -all", b"ip4:192.0.2.1 ip6:2000::/3",
+]  # fmt: skip
+SOME = [b"ip4:192.0.0.0/8", b"ip4:192.0.2.1 -all", b"a:any.test/16", b"ip4:192.0.2.1 ip6:2001:db8::/19 ~all",
+        b"ip4:192.0.2.1 -a//0", b"ip4:192.0.2.1 x=+all", b"ip4:192.0.2.1 a:all.test", b"a//128"]  # fmt: skip
+
+
+def _pass(term: bytes) -> Finding:
+    hosts = {("any.test", "A"): ["192.0.2.1"], ("b.test", "A"): ["192.0.2.1"], ("b.test", "MX"): [(1, "any.test")]}
+    zone = {("a.test", "TXT"): [b"v=spf1 include:b.test"], ("b.test", "TXT"): [b"v=spf1 " + term], **hosts}
+    finding = only(FakeDns(zone), mail())
+    assert about(finding) == ("pass", (("smtp.mailfrom", "a.test"),))
+    return finding
+
+
+@pytest.mark.parametrize("term", EVERYBODY)
+def test_a_pass_that_everybody_gets_is_told_apart(term: bytes) -> None:
+    assert _pass(term).code == "everyone"
+
+
+@pytest.mark.parametrize("term", SOME)
+def test_a_pass_that_only_some_get_is_a_pass(term: bytes) -> None:
+    assert _pass(term).code == "pass"
+
+
+def test_whoever_lets_everybody_pass_and_fails_has_failed() -> None:
+    assert only(FakeDns({("a.test", "TXT"): [b"v=spf1 -all +all"]}), mail()).code == "fail"
+
+
 # --- what a hostile or broken DNS can do ---------------------------------------------------------------------------
 
 
@@ -250,6 +376,35 @@ def test_no_more_questions_are_asked_than_the_settings_allow() -> None:
     assert len(dns.asked) == 30
 
 
+PTR = ("1.2.0.192.in-addr.arpa", "PTR")
+
+
+def test_names_in_the_reverse_dns_of_the_peer_cannot_spoil_a_fail() -> None:
+    """They are the peer's own; the record is that of whom it poses as."""
+    zone = {("a.test", "TXT"): [b"v=spf1 ptr:a.test -all"], PTR: [f"n{number}.evil.test" for number in range(300)]}
+    dns = FakeDns(zone)
+    assert only(dns, mail()).code == "fail"
+    assert len(dns.asked) <= 13
+    assert only(FakeDns({**zone, PTR: Temporary("late")}), mail()).code == "fail"
+
+
+def test_names_in_the_reverse_dns_that_cannot_be_asked_are_left_out() -> None:
+    zone = {
+        ("a.test", "TXT"): [b"v=spf1 ptr -all"],
+        PTR: ["late.a.test", "here.a.test"],
+        ("late.a.test", "A"): Temporary("late"),
+        ("here.a.test", "A"): ["192.0.2.1"],
+    }
+    assert only(FakeDns(zone), mail()).code == "pass"
+
+
+def test_names_of_idna_2008_are_asked_about_and_others_are_no_domains() -> None:
+    dns = FakeDns({("xn--strae-oqa.test", "TXT"): [b"v=spf1 -all"]})
+    assert only(dns, mail("x@straße.test", "")).code == "fail"
+    assert about(only(dns, mail("x@☃.test", "")))[0] == "none"
+    assert dns.asked == [("xn--strae-oqa.test", "TXT")]
+
+
 def test_loops_of_includes_and_redirects_end() -> None:
     for term in (b"include:a.test", b"include:b.test", b"redirect=b.test"):
         dns = FakeDns({("a.test", "TXT"): [b"v=spf1 " + term], ("b.test", "TXT"): [b"v=spf1 redirect=a.test"]})
@@ -263,7 +418,7 @@ def test_two_records_are_a_permanent_error() -> None:
 
 def test_other_texts_of_the_domain_do_not_matter() -> None:
     zone = {("a.test", "TXT"): [b"\xff" * 300] * 100 + [b"v=spf1 +all"] + [b"v=spf10 -all"]}
-    assert only(FakeDns(zone), mail()).code == "pass"
+    assert only(FakeDns(zone), mail()).result.result == "pass"
 
 
 HOSTILE = [
@@ -320,8 +475,9 @@ def test_the_answers_that_were_used_are_in_the_facts() -> None:
     assert finding.facts == ("TXT a.test: v=spf1 mx -all", "MX a.test: 10 m.test", "A m.test: 192.0.2.1")
 
 
-def test_what_was_declared_is_what_rfc_7208_names() -> None:
-    assert Filter.codes == {"none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"}
+def test_what_was_declared_is_what_rfc_7208_names_and_what_we_make_of_it() -> None:
+    assert {"none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"} == RESULTS
+    assert Filter.codes - RESULTS == {"everyone", "helo_pass", "helo_fail", "helo_temperror", "helo_unclear"}
 
 
 def test_real_dns_gives_the_same_results() -> None:
