@@ -1,5 +1,5 @@
 """The policies of stages that are not filters: edge, logins, content, score, routes, queue, relay, quarantine, pop3,
-reports.
+reports, signing.
 
 Each class is one file of the policy directory, and says what its settings mean; `gateway.pipeline.policy` reads the
 files of filters. A file in the configured directory replaces the shipped one of the same name, whole.
@@ -325,6 +325,55 @@ class Reports(Table):
         return self.send == "always"
 
 
+_CHANGES_ON_THE_WAY = re.compile(
+    r"return-path|received|(?:resent-)?bcc|dkim-signature|authentication-results|arc-.*|x-gatepost-.*|delivered-to"
+)
+
+
+def _field_name(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[!-9;-~]{1,76}", value):
+        raise ValueError('the name of a header field is written like "reply-to"')
+    if _CHANGES_ON_THE_WAY.fullmatch(value.lower()):
+        raise ValueError(f"{value} is added, taken out or changed on the way: a signature over it would not hold")
+    return value.lower()
+
+
+FieldName = Annotated[str, BeforeValidator(_field_name)]
+
+
+class Signing(Table):
+    """signing.toml: what we sign of the mail that we send, and what we say of the mail that we hand on.
+
+    `expires` is how long a DKIM signature counts, 0 for ever. `look_every` is the time between two looks into the DNS
+    for the records of new keys.
+    """
+
+    dkim: bool = True
+    subdomains: bool = True
+    missing_key: Literal["wait", "send"] = "wait"
+    expires: Duration = 0.0
+    oversigned: List[FieldName] = (
+        *("from", "to", "cc", "subject", "date", "message-id", "reply-to", "in-reply-to", "references"),
+        *("mime-version", "content-type", "content-transfer-encoding"),
+    )
+    signed: List[FieldName] = (
+        *("sender", "content-id", "content-disposition", "content-language", "auto-submitted"),
+        *("resent-from", "resent-sender", "resent-to", "resent-cc", "resent-date", "resent-message-id"),
+        *("list-id", "list-help", "list-unsubscribe", "list-unsubscribe-post", "list-subscribe", "list-post"),
+        *("list-owner", "list-archive"),
+    )
+    arc: bool = True
+    arc_domain: Annotated[str, BeforeValidator(lambda value: value and _domain(value))] = ""
+    look_every: Annotated[Duration, Field(ge=1)] = 300.0
+
+    @field_validator("oversigned")
+    @classmethod
+    def _holds_from(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "from" not in value:
+            raise ValueError('the author must not be changed: it has to hold "from"')
+        return value
+
+
 class Stages(Table):
     """Every stage policy, loaded and checked."""
 
@@ -338,6 +387,7 @@ class Stages(Table):
     quarantine: Quarantine = Quarantine()
     pop3: Pop3 = Pop3()
     reports: Reports = Reports()
+    signing: Signing = Signing()
 
 
 STAGE_FILES: dict[str, type[Table]] = {
@@ -350,6 +400,7 @@ STAGE_FILES: dict[str, type[Table]] = {
     "quarantine": Quarantine,
     "pop3": Pop3,
     "reports": Reports,
+    "signing": Signing,
 }
 """The stage policies by the stem of their file. `content` has actions too, and is read by `gateway.pipeline.policy`."""
 

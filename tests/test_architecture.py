@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(path for folder in ("gateway", "filters", "appliance") for path in (ROOT / folder).rglob("*.py"))
 FILTERS = sorted(path.stem for path in (ROOT / "filters").glob("[a-z]*.py"))
-STAGE_POLICIES = {"edge", "logins", "content", "score", "routes", "queue", "relay", "quarantine", "pop3", "reports"}
+STAGE_POLICIES = {
+    *("edge", "logins", "content", "score", "routes", "queue", "relay", "quarantine", "pop3", "reports", "signing"),
+}
 
 FLOORS = (
     {"model", "outlet"},
