@@ -34,6 +34,7 @@ class FakeSignatures:
         if isinstance(answer, float):
             await asyncio.sleep(answer)
             return HOLDS
+        assert isinstance(answer, Checked)
         return answer
 
 
