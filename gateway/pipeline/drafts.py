@@ -13,6 +13,7 @@ from gateway.model import Action, Direction, Found, ListenerKind, Mail, Notice, 
 from gateway.pipeline import actions, explain, mime
 from gateway.pipeline.actions import Piece, Splice
 from gateway.store.messages import Draft, Row
+from gateway.store.observations import Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,16 @@ class Spooled:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What else goes into the record: our name, the time, the findings and the policies they were decided by."""
+    """What else goes into the record: our name, the time, the findings and the policies they were decided by.
+
+    `observation` is what the owner of the domain in the From shall hear of; it is kept once, whatever the variants.
+    """
 
     hostname: str
     now: float
     found: Found
     version: str
+    observation: Observation | None = None
 
 
 def drafts(
@@ -59,7 +64,8 @@ def drafts(
             plain.append(replace(_row(mail, one), state=State.HELD, notice=None))  # the original stays to be asked for
         else:
             plain.append(_row(mail, one))
-    made = [(_draft(mail, mail.id, spooled, about, spooled.head, [(spooled.body_start, spooled.size)]), plain)]
+    whole = _draft(mail, mail.id, spooled, about, spooled.head, [(spooled.body_start, spooled.size)])
+    made = [(replace(whole, observation=about.observation), plain)]
     made += [_variant(mail, spooled, about, paths, group) for paths, group in variants.items()]
     return made
 

@@ -75,6 +75,11 @@ class Intake:
         """The limits of the SMTP edge in force now."""
         return self.policies.stages.edge
 
+    @property
+    def reports(self) -> bool:
+        """Whether the owners of domains hear of the mail in their name."""
+        return self.policies.stages.reports.sends(self.hostname)
+
     async def start(self, processes: int) -> None:
         """Start *processes* confined workers; needed before `scan`. Raises `Temporary` where they do not start."""
         self._processes = processes

@@ -33,7 +33,7 @@ from gateway.model import (
     Verdict,
     new_id,
 )
-from gateway.pipeline import actions, explain, inspect, mime
+from gateway.pipeline import actions, explain, inspect, mime, observed
 from gateway.pipeline.confined import Scanned
 from gateway.pipeline.drafts import Circumstances, Judged, Spooled, drafts, evidence
 from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
@@ -250,6 +250,8 @@ class Visit:
         """Refuse when all refuse, defer when one defers, else keep it for each."""
         about = Circumstances(self._intake.hostname, time.time(), found, self._policies.version)
         worst = [v for v in verdicts.values() if v.action is Action.DEFER]
+        if not worst and self._intake.reports:  # what is deferred comes again, and is counted then
+            about = replace(about, observation=observed.observation(mail, found, verdicts, about.now))
         if worst or all(v.action is Action.REJECT for v in verdicts.values()):
             decisive = (worst or list(verdicts.values()))[0]
             await self._record_refusal(mail, spooled, about, verdicts)
@@ -304,6 +306,7 @@ def _refusal(
         header_from=shown.sender,
         header_message_id=shown.message_id,
         evidence=evidence(mail, about),
+        observation=about.observation,
     )
     return draft, [Row(one, State.REFUSED, verdict=verdicts[one.address]) for one in mail.envelope.recipients]
 

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, selec
 from gateway import failpoints
 from gateway.events import clean
 from gateway.model import Envelope, Notice, Recipient, Session, State, Verdict
-from gateway.store import queue, schema, verdicts
+from gateway.store import observations, queue, schema, verdicts
+from gateway.store.observations import Observation
 from gateway.store.statements import Statement
 
 CHUNK = 256 << 10
@@ -44,6 +45,7 @@ class Draft:
     """A mail about to be stored: *header* is what we put on top, *body* the rest, read from its start.
 
     `size` counts the octets that were offered; it is kept where there is no body. `evidence` is JSON-able.
+    `observation` is for the report to the owner of the domain in its From.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Draft:
     header_from: str = ""
     header_message_id: str = ""
     evidence: Mapping[str, object] = field(default_factory=dict)
+    observation: Observation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,8 @@ def refuse(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:
 def _store(conn: Connection, draft: Draft, rows: Sequence[Row], *, size: int, chunks: int) -> None:
     _ADD_MESSAGE.run(conn, {**_message_values(draft), "size": size, "chunks": chunks})
     _ADD_EVIDENCE.run(conn, {"message_id": draft.id, "document": _document(draft.evidence)})
+    if draft.observation is not None:
+        observations.add(conn, draft.observation)
     if rows:
         queue.enter(conn, [_delivery_values(draft.id, row) for row in rows], draft.received_at)
 
