@@ -16,8 +16,9 @@ from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, selec
 from gateway import failpoints
 from gateway.events import clean
 from gateway.model import Envelope, Notice, Recipient, Session, State, Verdict
-from gateway.store import observations, queue, schema, verdicts
+from gateway.store import observations, queue, reports, schema, verdicts
 from gateway.store.observations import Observation
+from gateway.store.reports import Received
 from gateway.store.statements import Statement
 
 CHUNK = 256 << 10
@@ -45,7 +46,7 @@ class Draft:
     """A mail about to be stored: *header* is what we put on top, *body* the rest, read from its start.
 
     `size` counts the octets that were offered; it is kept where there is no body. `evidence` is JSON-able.
-    `observation` is for the report to the owner of the domain in its From.
+    `observation` is for the report to the owner of the domain in its From, `report` a report that the mail brought us.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Draft:
     header_message_id: str = ""
     evidence: Mapping[str, object] = field(default_factory=dict)
     observation: Observation | None = None
+    report: Received | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ def accept(conn: Connection, draft: Draft, rows: Sequence[Row]) -> None:
         raise ValueError("nobody accepts this mail")
     size = len(draft.header) + draft.body.seek(0, SEEK_END)
     _store(conn, draft, rows, size=size, chunks=-(-size // CHUNK))
+    if draft.report is not None:
+        reports.keep(conn, draft.report)
     failpoints.hit("entered")
     if sum(_store_chunks(conn, draft)) != size:
         raise ValueError("the body changed while it was read")

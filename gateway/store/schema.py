@@ -203,6 +203,8 @@ dmarc_report = Table(
     Column("message_id", Text, nullable=False),
     Column("org", Text, nullable=False),
     Column("email", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("proof", String(16), nullable=False),
     Column("report_id", Text, nullable=False),
     Column("domain", Text, nullable=False),
     Column("begins", Double, nullable=False),
@@ -210,7 +212,8 @@ dmarc_report = Table(
     Column("policy", Text, nullable=False),
     UniqueConstraint("org", "report_id", "domain", name="uq_dmarc_report_org_report_id_domain"),
 )
-"""A report that others sent us about a domain of ours. `policy` is what they had found published, as JSON."""
+"""A report that others sent us about a domain of ours. `org` is who says to have made it, `sender` the domain that it
+came from, and `proof` how that is known, or empty. `policy` is what they had found published, and more, as JSON."""
 
 dmarc_record = Table(
     "dmarc_record",

@@ -1,0 +1,259 @@
+"""The DMARC reports that others sent about domains of ours (RFC 9990), and what they tell together.
+
+A report is known by who made it, its id and its domain, and is kept once. Anybody can write one: where its sender is
+not proved it is kept as such, counts for nothing unless it is asked for, and gives way to one that is proved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Select, cast, delete, func, insert, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from gateway.model import Report, ReportRecord
+from gateway.store import schema
+from gateway.store.statements import Statement
+
+LIMIT = 10_000
+"""Most lines that one question returns."""
+_FORGOTTEN = 20_000  # records in one transaction
+_report = schema.dmarc_report
+_record = schema.dmarc_record
+_ADD_RECORD = Statement(insert(_record), *({*_record.columns.keys()} - {"id"}))
+
+
+class Proof(StrEnum):
+    """How it is known who sent a report."""
+
+    DMARC = "dmarc"
+    BY_HAND = "by hand"
+    NONE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A report as it came: in which mail ("" where it was read from a file), from which domain, and who says so."""
+
+    report: Report
+    received_at: float
+    message_id: str = ""
+    sender: str = ""
+    proof: Proof = Proof.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A report in a list. `number` is ours; `mails` counts those that it tells of."""
+
+    number: int
+    received_at: float
+    message_id: str
+    org: str
+    sender: str
+    proof: Proof
+    id: str
+    domain: str
+    begins: float
+    ends: float
+    mails: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many mails came alike from one address, in all reports together."""
+
+    domain: str
+    source: str
+    header_from: str
+    disposition: str
+    dkim: str
+    spf: str
+    mails: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether these mails passed DMARC: one aligned identifier is enough (RFC 9989 4.4)."""
+        return "pass" in {self.dkim, self.spf}
+
+
+def keep(conn: Connection, received: Received) -> bool:
+    """Keep a report, in the transaction that keeps its mail. False where it is already there."""
+    report = received.report
+    same = _report.c.org == report.org, _report.c.report_id == report.id, _report.c.domain == report.domain
+    known = conn.execute(select(_report.c.id, _report.c.proof).where(*same)).one_or_none()
+    if known is not None and (known.proof or not received.proof):
+        return False
+    try:
+        with conn.begin_nested():
+            conn.execute(delete(_report).where(*same))
+            number = conn.scalar(insert(_report).values(_report_values(received)).returning(_report.c.id))
+    except IntegrityError:  # at the same moment, on another node
+        return False
+    _ADD_RECORD.run_many(conn, [_record_values(number, one) for one in report.records])
+    return True
+
+
+def _report_values(received: Received) -> Mapping[str, Any]:
+    report = received.report
+    return {
+        "received_at": received.received_at,
+        "message_id": received.message_id,
+        "org": report.org,
+        "email": report.email,
+        "sender": received.sender,
+        "proof": received.proof,
+        "report_id": report.id,
+        "domain": report.domain,
+        "begins": report.begins,
+        "ends": report.ends,
+        "policy": json.dumps(
+            {
+                "published": report.policy,
+                "errors": report.errors,
+                "faulty": report.faulty,
+                "left": report.left,
+                "left_mails": report.left_mails,
+            }
+        ),
+    }
+
+
+def _record_values(number: int | None, record: ReportRecord) -> Mapping[str, Any]:
+    return {
+        "report": number,
+        "source": record.source,
+        "count": record.count,
+        "disposition": record.disposition,
+        "dkim": record.dkim,
+        "spf": record.spf,
+        "header_from": record.header_from,
+        "envelope_from": record.envelope_from,
+        "document": json.dumps({"reasons": record.reasons, "results": record.results}, separators=(",", ":")),
+    }
+
+
+# ---- Reading ------------------------------------------------------------------------------------------------------
+
+
+def listed(conn: Connection, since: float, domain: str = "", limit: int = 100) -> list[Listed]:
+    """Reports that tell of times after *since*, about *domain* and those below it if one is named; the latest first."""
+    mails = select(func.coalesce(func.sum(_record.c.count), 0)).where(_record.c.report == _report.c.id)
+    query = select(_report, mails.scalar_subquery().label("mails")).where(*_about(since, domain))
+    return [_listed(row) for row in conn.execute(query.order_by(_report.c.id.desc()).limit(min(limit, LIMIT)))]
+
+
+def _listed(row: Row[Any]) -> Listed:
+    return Listed(
+        number=row.id,
+        received_at=row.received_at,
+        message_id=row.message_id,
+        org=row.org,
+        sender=row.sender,
+        proof=Proof(row.proof),
+        id=row.report_id,
+        domain=row.domain,
+        begins=row.begins,
+        ends=row.ends,
+        mails=int(row.mails) + json.loads(row.policy)["left_mails"],
+    )
+
+
+def one(conn: Connection, number: int) -> Received | None:
+    """A report in full; None where there is none of this number."""
+    row = conn.execute(select(_report).where(_report.c.id == number)).one_or_none()
+    if row is None:
+        return None
+    records = conn.execute(select(_record).where(_record.c.report == number).order_by(_record.c.id))
+    report = Report(
+        org=row.org,
+        email=row.email,
+        id=row.report_id,
+        domain=row.domain,
+        begins=int(row.begins),
+        ends=int(row.ends),
+        records=tuple(map(_record_of, records)),
+        **_unpacked(row.policy),
+    )
+    return Received(report, row.received_at, row.message_id, row.sender, Proof(row.proof))
+
+
+def _unpacked(policy: str) -> dict[str, Any]:
+    told = json.loads(policy)
+    published = tuple((tag, value) for tag, value in told.pop("published"))
+    return {**told, "policy": published, "errors": tuple(told["errors"])}
+
+
+def _record_of(row: Row[Any]) -> ReportRecord:
+    told = json.loads(row.document)
+    return ReportRecord(
+        source=row.source,
+        count=row._mapping["count"],  # every row has a method of that name
+        disposition=row.disposition,
+        dkim=row.dkim,
+        spf=row.spf,
+        header_from=row.header_from,
+        envelope_from=row.envelope_from,
+        reasons=tuple(told["reasons"]),
+        results=tuple(map(tuple, told["results"])),
+    )
+
+
+def tallies(conn: Connection, since: float, domain: str = "", *, unproved: bool = False) -> list[Tally]:
+    """All mails that reports tell of, those that came alike together, the most frequent first; at most `LIMIT`.
+
+    Reports whose sender is not proved count only where *unproved* says so.
+    """
+    alike = (_report.c.domain, *(_record.c[name] for name in ("source", "header_from", "disposition", "dkim", "spf")))
+    mails = cast(func.sum(_record.c.count), BigInteger)  # PostgreSQL's sum would be a decimal
+    query = _counted(select(*alike, mails), since, domain, unproved=unproved).group_by(*alike)
+    ordered = query.order_by(mails.desc(), *alike).limit(LIMIT)
+    return [Tally(*row) for row in conn.execute(ordered)]
+
+
+def totals(conn: Connection, since: float, domain: str = "", *, unproved: bool = False) -> dict[str, tuple[int, int]]:
+    """By domain: how many mails there are reports of, and how many of these passed; whatever their number."""
+    passed = or_(_record.c.dkim == "pass", _record.c.spf == "pass")
+    sums = func.sum(_record.c.count), func.sum(_record.c.count).filter(passed)
+    query = _counted(select(_report.c.domain, *sums), since, domain, unproved=unproved)
+    rows = conn.execute(query.group_by(_report.c.domain).order_by(_report.c.domain))
+    return {name: (int(mails), int(well or 0)) for name, mails, well in rows}
+
+
+def unproved_count(conn: Connection, since: float, domain: str = "") -> int:
+    """How many reports there are whose sender is not proved."""
+    which = *_about(since, domain), _report.c.proof == Proof.NONE
+    return conn.scalar(select(func.count()).select_from(_report).where(*which)) or 0
+
+
+def _counted(query: Select[Any], since: float, domain: str, *, unproved: bool) -> Select[Any]:
+    joined = query.join_from(_report, _record, _record.c.report == _report.c.id).where(*_about(since, domain))
+    return joined if unproved else joined.where(_report.c.proof != Proof.NONE)
+
+
+def _about(since: float, domain: str) -> Iterator[ColumnElement[bool]]:
+    yield _report.c.ends > since
+    if domain:
+        yield or_(_report.c.domain == domain, _report.c.domain.endswith(f".{domain}", autoescape=True))
+
+
+# ---- Forgetting ---------------------------------------------------------------------------------------------------
+
+
+def forget(conn: Connection, before: float) -> int:
+    """Delete reports that came before *before*; how many rows.
+
+    One call does a bounded amount of work: call it again in another transaction until it returns 0.
+    """
+    old = conn.scalars(
+        select(_report.c.id).where(_report.c.received_at < before).order_by(_report.c.id).limit(50)
+    ).all()
+    records = select(_record.c.id).where(_record.c.report.in_(old)).limit(_FORGOTTEN)
+    gone = conn.execute(delete(_record).where(_record.c.id.in_(records))).rowcount
+    if gone == _FORGOTTEN:
+        return gone
+    return gone + conn.execute(delete(_report).where(_report.c.id.in_(old))).rowcount
