@@ -15,6 +15,7 @@ PIECE = 64 << 10
 """Octets that are looked at together."""
 
 _TABS_AS_SPACES = bytes.maketrans(b"\t", b" ")
+_SPACES = re.compile(b"  +")
 _FOLDS = re.compile(rb"\r\n(?![ \t])")
 
 
@@ -105,12 +106,10 @@ class Body:
 
 
 def _reduced(text: bytes) -> bytes:
-    """*text* with one space for each run of spaces and tabs. Each round halves the runs, so all cost two at most."""
+    """*text* with one space for each run of spaces and tabs."""
     if b"\t" in text:
         text = text.translate(_TABS_AS_SPACES)
-    while b"  " in text:
-        text = text.replace(b"  ", b" ")
-    return text
+    return _SPACES.sub(b" ", text) if b"  " in text else text
 
 
 def _parted(text: bytes, relaxed: bool) -> tuple[bytes, bytes]:

@@ -127,6 +127,7 @@ BOMBS = {
     "empty lines": b"\r\n" * (25 << 19),
     "spaces and empty lines": b" \r\n" * (25 << 18),
     "long runs": (b" " * (PIECE - 1) + b"x") * 400,
+    "short runs": b"  x" * ((25 << 20) // 3),
     "CR alone": b"\r" * (25 << 20),
     "empty lines, then text": b"\r\n" * (25 << 19) + b"x",
 }
