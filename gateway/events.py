@@ -200,6 +200,11 @@ def refused(mail_id: str, session: Session, sender: str, recipient: str, verdict
     )
 
 
+def reported(mail_id: str, sentence: str) -> None:
+    """The mail was to bring a report of DMARC; *sentence* says which, or why it cannot be used."""
+    say("dmarc report", id=mail_id, what=sentence)
+
+
 def attempted(mail_id: str, recipient: str, host: str, state: State, reply: str, attempts: int) -> None:
     """A delivery was tried; *state* says what it is now."""
     say("attempt", id=mail_id, recipient=recipient, host=host, state=state.value, attempts=attempts, reply=reply)

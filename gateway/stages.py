@@ -317,6 +317,7 @@ class Reports(Table):
     patience: Duration = 86400.0
     keep: Annotated[Duration, Field(ge=7 * 86400)] = 400 * 86400.0
     receive: List[Mailbox] = ()
+    domains: List[Domain] = ()
 
     def sends(self, hostname: str) -> bool:
         """Whether we report: where that is left to us, only under a name that the world could know."""

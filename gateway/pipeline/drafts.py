@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 from gateway.model import Action, Direction, Found, ListenerKind, Mail, Notice, Recipient, State, Verdict, new_id
 from gateway.pipeline import actions, explain, mime
 from gateway.pipeline.actions import Piece, Splice
+from gateway.pipeline.reported import Told
 from gateway.store.messages import Draft, Row
 from gateway.store.observations import Observation
 
@@ -39,7 +40,8 @@ class Spooled:
 class Circumstances:
     """What else goes into the record: our name, the time, the findings and the policies they were decided by.
 
-    `observation` is what the owner of the domain in the From shall hear of; it is kept once, whatever the variants.
+    `observation` is what the owner of the domain in the From shall hear of, `told` what a report in the mail tells us;
+    both are kept once, whatever the variants.
     """
 
     hostname: str
@@ -47,6 +49,7 @@ class Circumstances:
     found: Found
     version: str
     observation: Observation | None = None
+    told: Told | None = None
 
 
 def drafts(
@@ -65,7 +68,8 @@ def drafts(
         else:
             plain.append(_row(mail, one))
     whole = _draft(mail, mail.id, spooled, about, spooled.head, [(spooled.body_start, spooled.size)])
-    made = [(replace(whole, observation=about.observation), plain)]
+    report = about.told.received if about.told else None
+    made = [(replace(whole, observation=about.observation, report=report), plain)]
     made += [_variant(mail, spooled, about, paths, group) for paths, group in variants.items()]
     return made
 
@@ -152,4 +156,5 @@ def evidence(mail: Mail, about: Circumstances) -> Mapping[str, object]:
             "defects": list(mail.content.defects),
             "unscannable": mail.content.unscannable,
         },
+        **({"report": about.told.sentence} if about.told else {}),
     }

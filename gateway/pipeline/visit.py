@@ -33,7 +33,7 @@ from gateway.model import (
     Verdict,
     new_id,
 )
-from gateway.pipeline import actions, explain, inspect, mime, observed
+from gateway.pipeline import actions, explain, inspect, mime, observed, reported
 from gateway.pipeline.confined import Scanned
 from gateway.pipeline.drafts import Circumstances, Judged, Spooled, drafts, evidence
 from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
@@ -248,7 +248,9 @@ class Visit:
 
     async def _settle(self, mail: Mail, spooled: Spooled, found: Found, verdicts: Mapping[str, Verdict]) -> Outcome:
         """Refuse when all refuse, defer when one defers, else keep it for each."""
-        about = Circumstances(self._intake.hostname, time.time(), found, self._policies.version)
+        now = time.time()
+        told = reported.told(mail, found, self._policies.stages, now)
+        about = Circumstances(self._intake.hostname, now, found, self._policies.version, told=told)
         worst = [v for v in verdicts.values() if v.action is Action.DEFER]
         if not worst and self._intake.reports:  # what is deferred comes again, and is counted then
             about = replace(about, observation=observed.observation(mail, found, verdicts, about.now))
@@ -262,6 +264,8 @@ class Visit:
         failpoints.hit("judged")
         await self._intake.keep(kept)
         events.accepted(mail.id, mail.session, mail.envelope.sender, verdicts, spooled.size)
+        if told is not None:
+            events.reported(mail.id, told.sentence)
         return Outcome(Kind.OK, mail.id)
 
     def _judged(self, recipient: Recipient, verdict: Verdict) -> Judged:
