@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter
 
-from gateway.model import Content, Finding, Mail
-from gateway.pipeline.content import parse
+from gateway.model import Content, Finding, Mail, Report
+from gateway.pipeline.content import Buffer, parse
 from gateway.pipeline.inspect import think
 from gateway.pipeline.mapped import mapped
 from gateway.pipeline.policy import Policy, Waves, build_settings, waves
@@ -32,6 +32,7 @@ Limits = ContentPolicy.Settings
 FRAME = struct.Struct("!I")
 MAX_REQUEST = 1 << 20
 MAX_REPLY = 8 << 20
+_FEEDBACK = "gateway.pipeline.feedback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,15 @@ class Scanned:
     found: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker does with every mail: parse it within *limits*, ask *policies*, read reports for *receive*."""
+
+    limits: Limits
+    policies: Waves
+    receive: frozenset[str] = frozenset()
+
+
 MAIL = TypeAdapter(Mail)
 SCANNED = TypeAdapter(Scanned)
 
@@ -50,24 +60,29 @@ def main() -> None:
     """Serve the gateway on the control socket (file descriptor in argv[1]); the specification is on standard input."""
     control = socket.socket(fileno=int(sys.argv[1]))
     specification = json.loads(sys.stdin.buffer.read())
-    limits = Limits.model_validate(specification["limits"])
-    policies = waves(_policy(name, settings) for name, settings in specification["filters"].items())
+    task = Task(
+        Limits.model_validate(specification["limits"]),
+        waves(_policy(name, settings) for name, settings in specification["filters"].items()),
+        frozenset(specification["receive"]),
+    )
+    if task.receive:
+        importlib.import_module(_FEEDBACK)
     gc.collect()
     gc.freeze()  # what is shared with the workers stays shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle: it closes the control socket
     signal.signal(signal.SIGCHLD, lambda *_: _reap())
     with contextlib.suppress(ConnectionError):  # the gateway ended while we were getting ready, or forking
-        _obey(control, limits, policies)
+        _obey(control, task)
     _end()
 
 
-def _obey(control: socket.socket, limits: Limits, policies: Waves) -> None:
+def _obey(control: socket.socket, task: Task) -> None:
     """Fork and end workers as the gateway says, until it closes the control socket."""
     control.sendall(b"!")
     with control.makefile("rb") as commands:
         while command := commands.readline(32):
             if command == b"+\n":
-                _answer(control, limits, policies)
+                _answer(control, task)
             elif command.startswith(b"-"):
                 _kill(int(command[1:]))
 
@@ -101,10 +116,10 @@ def _end() -> None:
             os.waitpid(pid, 0)
 
 
-def _answer(control: socket.socket, limits: Limits, policies: Waves) -> None:
+def _answer(control: socket.socket, task: Task) -> None:
     """Send a fresh worker's pid and its socket; 0 and none where no process or descriptor is free."""
     try:
-        pid, theirs = _fork(control, limits, policies)
+        pid, theirs = _fork(control, task)
     except OSError:
         control.sendall(FRAME.pack(0))
         return
@@ -112,7 +127,7 @@ def _answer(control: socket.socket, limits: Limits, policies: Waves) -> None:
         socket.send_fds(control, [FRAME.pack(pid)], [theirs.fileno()])
 
 
-def _fork(control: socket.socket, limits: Limits, policies: Waves) -> tuple[int, socket.socket]:
+def _fork(control: socket.socket, task: Task) -> tuple[int, socket.socket]:
     """A worker, and the gateway's end of its socket. SIGCHLD waits until the worker is known."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -124,7 +139,7 @@ def _fork(control: socket.socket, limits: Limits, policies: Waves) -> tuple[int,
     else:
         if pid == 0:
             _begin_work(control, theirs)
-            _work(ours, limits, policies)
+            _work(ours, task)
         _workers.add(pid)
         return pid, theirs
     finally:
@@ -140,11 +155,11 @@ def _begin_work(control: socket.socket, theirs: socket.socket) -> None:
     theirs.close()
 
 
-def _work(gateway: socket.socket, limits: Limits, policies: Waves) -> NoReturn:
+def _work(gateway: socket.socket, task: Task) -> NoReturn:
     """Serve until the gateway closes the socket; leave without running anything else of the parent's."""
     try:
-        _confine(limits)
-        while _serve(gateway, limits, policies):
+        _confine(task.limits)
+        while _serve(gateway, task):
             pass
     except MemoryError:
         os._exit(3)
@@ -161,14 +176,14 @@ def _confine(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
 
 
-def _serve(gateway: socket.socket, limits: Limits, policies: Waves) -> bool:
+def _serve(gateway: socket.socket, task: Task) -> bool:
     """Scan one mail; False when the gateway has let us go."""
     head, fds, _, _ = socket.recv_fds(gateway, FRAME.size, 1)
     if len(head) < FRAME.size or not fds:
         return False
-    _start_clocks(limits)
+    _start_clocks(task.limits)
     mail = MAIL.validate_json(_read(gateway, min(FRAME.unpack(head)[0], MAX_REQUEST)))
-    reply = SCANNED.dump_json(scan(mail, fds[0], limits, policies))
+    reply = SCANNED.dump_json(scan(mail, fds[0], task))
     os.close(fds[0])
     if len(reply) > MAX_REPLY:
         reply = SCANNED.dump_json(Scanned(Content(unscannable="what the parser saw is too large to report")))
@@ -195,13 +210,22 @@ def _read(gateway: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-def scan(mail: Mail, fd: int, limits: Limits, policies: Waves) -> Scanned:
-    """Parse the message behind *fd* and run the pure filters of *policies* on it."""
+def scan(mail: Mail, fd: int, task: Task) -> Scanned:
+    """Parse the message behind *fd* and run the pure filters on it."""
     with mapped(fd) as data:
-        content = parse(data, limits)
-    found = think(replace(mail, content=content), policies)
+        content = parse(data, task.limits)
+        if any(one.address.lower() in task.receive for one in mail.envelope.recipients):
+            content = replace(content, report=_report(data, content, task.limits))
+    found = think(replace(mail, content=content), task.policies)
     parts = tuple(replace(part, text="") if part.text else part for part in content.parts)
     return Scanned(replace(content, parts=parts), {name: tuple(findings) for name, findings in found.items()})
+
+
+def _report(data: Buffer, content: Content, limits: Limits) -> Report:
+    """What reads reports was loaded before we were confined, where any are received; elsewhere it never is."""
+    feedback: Any = importlib.import_module(_FEEDBACK)
+    report: Report = feedback.read(data, content, limits)
+    return report
 
 
 if __name__ == "__main__":

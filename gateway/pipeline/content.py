@@ -76,6 +76,13 @@ def parse(data: Buffer, limits: Limits) -> Content:
     )
 
 
+def opened(data: Buffer, span: tuple[int, int], limits: Limits) -> BinaryIO:
+    """What the part of *data* at *span* holds, decoded, as a file; `Unscannable` where that cannot be said."""
+    scan = _Scan(data, limits)
+    header = scan.header(*span)
+    return scan.file(scan.encoding(header), header.body, span[1])
+
+
 @dataclass
 class _Scan:
     """One walk through one message: what it found so far, and what is left of its limits."""
@@ -136,7 +143,7 @@ class _Scan:
             self.doubt("it is a fragment of a message (RFC 2046 5.2.2), the rest of which comes in others")
         if kind.startswith("multipart/") and (boundary := boundary_of(header)):
             self._multipart(header, boundary, end, path, depth)
-        elif kind in _MESSAGES and self._encoding(header) not in {"base64", "quoted-printable"}:
+        elif kind in _MESSAGES and self.encoding(header) not in {"base64", "quoted-printable"}:
             self._add(Part(path or "1", kind, size=end - header.body, span=(start, end)), header)
             inner = self.header(header.body, end)
             leaf = not media_type(inner.first("content-type")).startswith("multipart/")
@@ -156,7 +163,7 @@ class _Scan:
                 self.doubt("a Content-Type that speaks of several parts cannot be read")
         return kind or "text/plain"
 
-    def _encoding(self, header: Header) -> str:
+    def encoding(self, header: Header) -> str:
         declared = header.all("content-transfer-encoding")
         if len(declared) > 1:
             self.defect("a part has several Content-Transfer-Encoding fields")
@@ -227,7 +234,7 @@ class _Scan:
         self.parts.append(part)
 
     def _leaf(self, header: Header, kind: str, start: int, end: int, path: str) -> None:
-        encoding = self._encoding(header)
+        encoding = self.encoding(header)
         size = end - header.body
         first = self._decoded(encoding, header.body, min(end, header.body + 2 * PREFIX))[:PREFIX]
         sniffed = sniff(first)
@@ -241,7 +248,7 @@ class _Scan:
             self._whole_base64(header.body, end)
         claims_zip = "zip" in kind or any(_is_zip_name(name) for name in filenames(header))
         if sniffed == "application/zip" or claims_zip:
-            self._zip(self._file(encoding, header.body, end), path, 1)
+            self._zip(self.file(encoding, header.body, end), path, 1)
         elif kind in _MESSAGES:
             self._inner_message(self._decoded(encoding, header.body, end), path)
         elif kind.startswith("text/") and encoding not in {"base64", "quoted-printable"}:
@@ -277,7 +284,7 @@ class _Scan:
             return _base64(raw)
         return binascii.a2b_qp(raw) if encoding == "quoted-printable" else raw
 
-    def _file(self, encoding: str, start: int, end: int) -> BinaryIO:
+    def file(self, encoding: str, start: int, end: int) -> BinaryIO:
         """What stands there, decoded, as a file; where it is large, it is decoded as it is read."""
         if encoding != "base64" or end - start < LARGE:
             return io.BytesIO(self._decoded(encoding, start, end))

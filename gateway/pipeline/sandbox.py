@@ -125,7 +125,9 @@ class Sandbox:
         self._limits = policies.stages.content.settings
         self._pure = {policy.name: policy for policy in policies.pure}
         filters = {name: policy.settings for name, policy in self._pure.items()}
-        self._specification = json.dumps({"limits": self._limits.model_dump(), "filters": filters}).encode()
+        receive = [address.lower() for address in policies.stages.reports.receive]
+        specification = {"limits": self._limits.model_dump(), "filters": filters, "receive": receive}
+        self._specification = json.dumps(specification).encode()
         self._places: asyncio.LifoQueue[_Worker | None] = asyncio.LifoQueue()
         for _ in range(processes):
             self._places.put_nowait(None)  # a place without a worker: one is forked when it is first needed

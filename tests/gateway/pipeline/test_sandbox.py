@@ -164,7 +164,7 @@ def test_where_no_process_can_be_forked_the_gateway_is_told_so(monkeypatch):
     monkeypatch.setattr(confined.os, "fork", fork)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        confined._answer(theirs, Content.Settings(), [])
+        confined._answer(theirs, confined.Task(Content.Settings(), []))
         head, fds, _, _ = socket.recv_fds(ours, 64, 1)
     assert (head, fds) == (confined.FRAME.pack(0), [])
     assert signal.SIGCHLD not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
