@@ -162,7 +162,8 @@ class Author:
 
     `domain` is in A-labels and lower case; `display` is the display name, decoded. `doubts` says in our words why
     readers may see different authors; then `address` and `domain` are empty, and `domains` holds every one that
-    somebody may see.
+    somebody may see. Where there are neither doubts nor an address, nobody sees any. `senders` are the addresses of the
+    fields Sender, Resent-From and Resent-Sender, "" for one that cannot be read.
     """
 
     address: str = ""
@@ -170,6 +171,7 @@ class Author:
     display: str = ""
     doubts: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
+    senders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from gateway.events import clean
 from gateway.model import Content, Part
-from gateway.pipeline import mapped
+from gateway.pipeline import author, mapped
 from gateway.pipeline.decoded import PORTION, Base64
 from gateway.pipeline.mime import (
     Field,
@@ -73,6 +73,7 @@ def parse(data: Buffer, limits: Limits) -> Content:
         defects=tuple(dict.fromkeys(scan.defects)),
         unscannable=scan.unscannable,
         size=len(data),
+        author=author.read(bytes(data[: header.body]), header),
     )
 
 
