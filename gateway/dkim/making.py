@@ -1,0 +1,164 @@
+"""The header fields that signatures are: DKIM-Signature (RFC 6376 3.5), and the three of an ARC set (RFC 8617 4.1).
+
+Everything is relaxed/relaxed; the time of signing is given. Nothing here reads a file, or decides what is signed.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.dkim import reading, tags
+from gateway.dkim.ring import Signer
+
+WIDTH = 76
+"""Columns of a line, where it can be broken."""
+MOST_NAMES = 200
+"""Names in h=; a header of which more would have to be signed is not signed."""
+MOST_SETS = 50
+"""ARC sets that a message can have (RFC 8617 5.1.1.1)."""
+
+ARC = ("arc-authentication-results", "arc-message-signature", "arc-seal")
+_INSTANCE = re.compile(rb"[ \t\r\n]*i[ \t\r\n]*=[ \t\r\n]*(\d{1,3})[ \t\r\n]*;")
+
+Tags = Sequence[tuple[str, str]]
+
+
+class NotSigned(ValueError):
+    """This header cannot be signed, or not sealed. The text says why, in our words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which fields are signed, by name in lower case: as often as they stand there, and `sealed` ones once more.
+
+    A name that is signed once more than it stands there cannot be added on the way.
+    """
+
+    sealed: Sequence[str]
+    signed: Sequence[str]
+
+    def names(self, fields: Sequence[bytes]) -> list[str]:
+        """h= for a header."""
+        count = Counter(map(reading.name_of, fields))
+        more = [name for name in self.signed if name not in self.sealed]
+        names = [name for name in self.sealed for _ in range(count[name] + 1)]
+        names += [name for name in more for _ in range(count[name])]
+        if len(names) > MOST_NAMES:
+            raise NotSigned("the header has too many fields to be signed")
+        return names
+
+
+def signature(fields: Sequence[bytes], body: bytes, signer: Signer, chosen: Chosen, now: int, expires: int) -> bytes:
+    """The DKIM-Signature field of *signer* for a header of *fields* over a body with the digest *body*.
+
+    Times are seconds since the epoch; *expires* is 0 for a signature that does not.
+    """
+    names = chosen.names(fields)
+    about = [("v", "1"), ("a", signer.key.algorithm), ("c", "relaxed/relaxed"), ("d", signer.domain)]
+    about += [("s", signer.selector), ("t", str(now)), *([("x", str(expires))] if expires else [])]
+    about += [("h", ":".join(names)), ("bh", _base64(body))]
+    return _signed("DKIM-Signature", about, signer, reading.selected(fields, names, b""))
+
+
+def arc_set(
+    fields: Sequence[bytes], body: bytes, results: bytes, cv: str, signer: Signer, chosen: Chosen, now: int
+) -> bytes:
+    """The ARC set that follows those in *fields*: seal, signature and *results*, as they come to stand on top.
+
+    *results* is the value of our Authentication-Results; *cv* what became of the chain so far: "none", "pass", "fail".
+    `NotSigned` where the chain has ended, or is not the one that *cv* tells of.
+    """
+    sets = _sets(fields)
+    instance = max(sets, default=0) + 1
+    _object(sets, cv)
+    found = b"ARC-Authentication-Results: i=%d; %s\r\n" % (instance, results.strip(b" \t\r\n"))
+    names = chosen.names(fields)
+    about = [("i", str(instance)), ("a", signer.key.algorithm)]
+    of = [("d", signer.domain), ("s", signer.selector), ("t", str(now))]
+    message = [*about, ("c", "relaxed/relaxed"), *of, ("h", ":".join(names)), ("bh", _base64(body))]
+    over = _signed("ARC-Message-Signature", message, signer, reading.selected(fields, names, b""))
+    # RFC 8617 5.1.2: nothing certain can be said over a broken chain, so the seal of that is over our own set alone
+    chain = [] if cv == "fail" else [sets[number][name] for number in sorted(sets) for name in ARC]
+    return _signed("ARC-Seal", [*about, *of, ("cv", cv)], signer, [*chain, found, over]) + over + found
+
+
+def _object(sets: Sets, cv: str) -> None:
+    """Is there a chain to go on with? (RFC 8617 5.1, 5.1.1.1)"""
+    newest = sets.get(max(sets, default=0), {})
+    if _tag(newest.get("arc-seal", b""), "cv") == "fail":
+        raise NotSigned("its ARC chain was sealed as broken before")
+    if max(sets, default=0) >= MOST_SETS:
+        raise NotSigned("its ARC chain is as long as it may be")
+    whole = sorted(sets) == list(range(1, len(sets) + 1)) and all(len(one) == len(ARC) for one in sets.values())
+    if (sets and cv == "none") or (cv == "pass" and not (sets and whole)):
+        raise NotSigned("its ARC chain is not the one that was checked")
+
+
+Sets = dict[int, dict[str, bytes]]
+"""The fields of ARC sets, by instance and by name."""
+
+
+def _sets(fields: Sequence[bytes]) -> Sets:
+    """The sets of *fields*; those that cannot be told apart make no chain that passes."""
+    sets: Sets = {}
+    for field in fields:
+        if (name := reading.name_of(field)) in ARC:
+            match = _INSTANCE.match(field.partition(b":")[2])
+            number = int(match[1]) if match else _number(_tag(field, "i"))
+            if name in sets.setdefault(number, {}):
+                sets.setdefault(0, {})
+            sets[number][name] = field
+    return sets
+
+
+def _tag(field: bytes, name: str) -> str:
+    """The value of one tag of a signature; empty where there is none, or the field is malformed."""
+    try:
+        return tags.parse(field.partition(b":")[2].removesuffix(b"\r\n")).get(name, "")
+    except tags.Malformed:
+        return ""
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
+
+
+# ---- Writing a field ----------------------------------------------------------------------------------------------
+
+
+def _signed(name: str, about: Tags, signer: Signer, signed: Sequence[bytes]) -> bytes:
+    """The field *name* with these tags and, last, b=: the signature over the fields *signed* and this one."""
+    bare = _written(name, about)
+    value = _base64(signer.key.sign(reading.digest(signed, bare + b"\r\n", relaxed=True)))
+    lines = [value[start : start + WIDTH - 3] for start in range(0, len(value), WIDTH - 3)]
+    return bare + "\r\n\t".join(lines).encode() + b"\r\n"
+
+
+def _written(name: str, about: Tags) -> bytes:
+    """A field with tags, up to where the value of b= begins; folded where white space means nothing."""
+    lines, line = [], f"{name}:"
+    for tag, value in about:
+        for word in _words(tag, value):
+            if len(line) + len(word) > WIDTH:
+                lines.append(line)
+                line = "\t" + word.lstrip()
+            else:
+                line += word
+    return "\r\n".join([*lines, line, "\tb="]).encode()
+
+
+def _words(tag: str, value: str) -> list[str]:
+    """A tag in pieces between which it may be folded: lists at each colon (RFC 6376 3.5)."""
+    if tag != "h":
+        return [f" {tag}={value};"]
+    *names, last = value.split(":")
+    first, *more = [*(f"{name}:" for name in names), f"{last};"]
+    return [f" h={first}", *more]
+
+
+def _base64(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()
