@@ -314,7 +314,7 @@ class Reports(Table):
     size: Annotated[Size, Field(ge=64 << 10, le=10 << 20)] = 10 << 20
     delay: Annotated[Duration, Field(ge=60)] = 900.0
     spread: Annotated[Duration, Field(le=43200)] = 4 * 3600.0
-    patience: Duration = 86400.0
+    patience: Annotated[Duration, Field(le=5 * 86400)] = 86400.0
     keep: Annotated[Duration, Field(ge=7 * 86400)] = 400 * 86400.0
     receive: List[Mailbox] = ()
     domains: List[Domain] = ()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from io import BytesIO, FileIO
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,7 +25,7 @@ from gateway.accounts import Authenticator
 from gateway.config import SHIPPED_POLICIES
 from gateway.dkim.checker import Checker
 from gateway.model import Dns, Envelope, ListenerKind, Mail, Recipient, Session, Shared, State, Temporary, Tools, new_id
-from gateway.pipeline import policy
+from gateway.pipeline import actions, policy
 from gateway.pipeline.confined import Scanned
 from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
 from gateway.pipeline.policy import CONTENT, Policies
@@ -173,39 +174,63 @@ class Intake:
 
     async def notify(self, dsn: bytes, recipient: Recipient, settle: Callable[[Connection], None]) -> str:
         """Take in a notice of our own from the null sender, with *settle* in the same transaction. Returns its id."""
-        draft = _notice_draft(dsn, recipient)
+        return await self._enter(_own_draft(dsn, "", [recipient], _NOTICE), settle)
 
+    async def report(
+        self, mail: bytes, sender: str, recipients: Sequence[Recipient], settle: Callable[[Connection], None]
+    ) -> str:
+        """Take in a report of our own from *sender*, with *settle* in the same transaction. Returns its id.
+
+        It has a sender, for whoever gets it wants SPF to vouch for the domain in its From (RFC 9990 3.5.2).
+        """
+        return await self._enter(_own_draft(mail, sender, recipients, _Own("reports", "DMARC report", sender)), settle)
+
+    async def _enter(self, draft: Draft, settle: Callable[[Connection], None]) -> str:
         def accept(conn: Connection) -> None:
-            if (row := self._notice_row(conn, recipient)) is not None:
-                messages.accept(conn, draft, [row])
+            ends = (self._own_row(conn, draft.envelope.sender, one) for one in draft.envelope.recipients)
+            if rows := [row for row in ends if row is not None]:
+                messages.accept(conn, draft, rows)
             settle(conn)
 
         await self.store.write(accept)
         self.store.ring()
         return draft.id
 
-    def _notice_row(self, conn: Connection, recipient: Recipient) -> Row | None:
-        """The row of a notice; None where its recipient is a mailbox of ours that is gone: nobody is left to tell."""
+    def _own_row(self, conn: Connection, sender: str, recipient: Recipient) -> Row | None:
+        """The row of a mail of ours; None where its recipient is a mailbox of ours that is gone: nobody is left."""
         if not ways.is_local(self.stages.routes, recipient.address.rpartition("@")[2]):
             return Row(recipient, State.QUEUED)
         mailbox = accounts.mailbox_of(conn, recipient.address)
-        header = f"Return-Path: <>\r\nDelivered-To: {recipient.address}\r\n".encode()
+        header = actions.mailbox_fields(sender, recipient.address)
         return Row(recipient, State.MAILBOX, mailbox, header) if mailbox else None
 
 
-def _notice_draft(dsn: bytes, recipient: Recipient) -> Draft:
-    session = Session(ip_address("127.0.0.1"), "notices", ListenerKind.RELAY)
-    envelope = Envelope("", (recipient,), eight_bit=not dsn.isascii(), smtputf8=not recipient.address.isascii())
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What the record of a mail of our own says of it."""
+
+    listener: str
+    subject: str
+    author: str
+
+
+_NOTICE = _Own("notices", "Delivery status notification", "MAILER-DAEMON")
+
+
+def _own_draft(mail: bytes, sender: str, recipients: Sequence[Recipient], own: _Own) -> Draft:
+    session = Session(ip_address("127.0.0.1"), own.listener, ListenerKind.RELAY)
+    wide = not all(one.address.isascii() for one in recipients)
+    envelope = Envelope(sender, tuple(recipients), eight_bit=not mail.isascii(), smtputf8=wide)
     return Draft(
         id=new_id(),
         received_at=time.time(),
         session=session,
         envelope=envelope,
         header=b"",
-        body=BytesIO(dsn),
-        size=len(dsn),
-        subject="Delivery status notification",
-        header_from="MAILER-DAEMON",
+        body=BytesIO(mail),
+        size=len(mail),
+        subject=own.subject,
+        header_from=own.author,
         header_message_id="",
-        evidence={"session": {"listener": "notices"}, "direction": session.direction.value},
+        evidence={"session": {"listener": own.listener}, "direction": session.direction.value},
     )

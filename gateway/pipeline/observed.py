@@ -19,6 +19,7 @@ MAX_SIGNATURES = 100
 MAX_NAME = 253
 """Characters of a domain, and of whatever a stranger wrote in place of one (RFC 1035 2.3.4)."""
 _HELD = {Action.QUARANTINE: "quarantine", Action.REJECT: "reject"}
+_COMMENTS = {"trusted_forwarder": "an ARC chain says that it passed before it was forwarded"}
 _WISHES = {"fail_none": "none", "fail_quarantine": "quarantine", "fail_reject": "reject"}
 
 
@@ -46,7 +47,7 @@ _TAGS = ("domain", "method", "p", "sp", "np", "adkim", "aspf", "t", "fo")
 
 def _row(mail: Mail, found: Found, verdicts: Mapping[str, Verdict], told: Finding, facts: Mapping[str, str]) -> Row:
     passed = told.code == "pass"
-    disposition = _passed(facts) if passed else _disposition(verdicts.values())
+    disposition = _passed(told) if passed else _disposition(verdicts.values())
     header_from = told.result.get("header.from") if told.result else ""
     return Row(
         source=str(mail.session.peer),
@@ -62,9 +63,10 @@ def _row(mail: Mail, found: Found, verdicts: Mapping[str, Verdict], told: Findin
     )
 
 
-def _passed(facts: Mapping[str, str]) -> str:
+def _passed(told: Finding) -> str:
     """RFC 9990 Appendix A: "pass" is for those who ask for something where mail fails."""
-    return "none" if facts.get("policy.p", "none") == "none" else "pass"
+    wish = told.result.get("policy.dmarc") if told.result else ""
+    return "pass" if wish in {"quarantine", "reject"} else "none"
 
 
 def _aligned(facts: Mapping[str, str], method: str) -> str:
@@ -84,13 +86,11 @@ def _disposition(verdicts: Iterable[Verdict]) -> str:
 def _reasons(told: Finding, facts: Mapping[str, str], disposition: str) -> Iterator[tuple[str, str]]:
     """Why it is not what the owner published (RFC 9990 3.1.6)."""
     wish = _WISHES.get(told.code, "")
-    if facts.get("policy.t") == "y" and wish:
-        yield "policy_test_mode", ""
-    if told.code == "forwarded" or "override" in facts:
-        yield facts.get("override", "trusted_forwarder"), "an ARC chain says that it passed before it was forwarded"
-    elif wish and wish != disposition:
+    if override := facts.get("override"):
+        yield override, _COMMENTS.get(override, "")
+    if wish and wish != disposition:
         yield "local_policy", ""
-    elif not wish:
+    elif not wish and not override:
         yield "other", "DMARC could not be evaluated"
 
 

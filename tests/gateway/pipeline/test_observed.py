@@ -18,11 +18,10 @@ def mail(sender="bounce@Else.example", to=("bob@us.example",)):
     return Mail("m1", Session(ip_address("2001:db8::1")), Envelope(sender, tuple(map(Recipient, to))))
 
 
-def dmarc(code="fail_reject", *facts, gone=()):
+def dmarc(code="fail_reject", *facts, gone=(), policy="reject"):
     kept = tuple(fact for fact in FACTS if not fact.startswith(gone)) if gone else FACTS
-    return Finding(
-        code, facts=(*kept, *facts), result=Result("dmarc", "fail", (("header.from", "news.owner.example"),))
-    )
+    about = (("header.from", "news.owner.example"), ("policy.dmarc", policy))
+    return Finding(code, facts=(*kept, *facts), result=Result("dmarc", "fail", about))
 
 
 def dkim(result, domain, selector="s1"):
@@ -95,7 +94,7 @@ def test_signatures_stand_in_the_order_of_what_they_mean():
 
 @pytest.mark.parametrize(("p", "disposition"), [("reject", "pass"), ("none", "none")])
 def test_what_passed_has_passed_whatever_else_was_found(p, disposition):
-    found = {"dmarc": [dmarc("pass", f"policy.p={p}", "aligned.dkim=pass", gone=("policy.p=", "aligned.dkim"))]}
+    found = {"dmarc": [dmarc("pass", "aligned.dkim=pass", gone=("aligned.dkim",), policy=p)]}
     told = row(found, {"bob@us.example": verdict(Action.REJECT, ("antivirus", Action.REJECT))})
     assert (told.disposition, told.reasons, told.dkim, told.spf) == (disposition, (), "pass", "fail")
 
@@ -123,12 +122,13 @@ def test_a_virus_in_a_mail_that_failed_is_not_told_as_the_owner_s_wish():
 )
 def test_what_was_done_is_the_strictest_that_dmarc_led_to(code, verdicts, disposition, reasons):
     made = {f"{n}@us.example": verdict(action, ("dmarc", effect)) for n, (action, effect) in enumerate(verdicts)}
-    told = row({"dmarc": [dmarc(code)]}, made)
+    override = ["override=trusted_forwarder"] if code == "forwarded" else []
+    told = row({"dmarc": [dmarc(code, *override)]}, made)
     assert (told.disposition, tuple(kind for kind, _ in told.reasons)) == (disposition, reasons)
 
 
 def test_an_owner_who_is_still_testing_is_told_so():
-    told = row({"dmarc": [dmarc("fail_quarantine", "policy.t=y")]}, ACCEPTED)
+    told = row({"dmarc": [dmarc("fail_quarantine", "policy.t=y", "override=policy_test_mode")]}, ACCEPTED)
     assert [kind for kind, _ in told.reasons] == ["policy_test_mode", "local_policy"]
 
 
