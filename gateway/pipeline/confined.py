@@ -21,11 +21,12 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter
 
-from gateway.model import Content, Finding, Mail, Report
+from gateway.model import Content, Direction, Finding, Mail, Report
 from gateway.pipeline.content import Buffer, parse
 from gateway.pipeline.inspect import think
 from gateway.pipeline.mapped import mapped
 from gateway.pipeline.policy import Policy, Waves, build_settings, waves
+from gateway.pipeline.signed import Bodies, outermost, signatures
 from gateway.stages import Content as ContentPolicy
 
 Limits = ContentPolicy.Settings
@@ -216,9 +217,18 @@ def scan(mail: Mail, fd: int, task: Task) -> Scanned:
         content = parse(data, task.limits)
         if any(one.address.lower() in task.receive for one in mail.envelope.recipients):
             content = replace(content, report=_report(data, content, task.limits))
+        if mail.session.direction is Direction.INBOUND:
+            content = _with_signatures(content, data, task.limits)
     found = think(replace(mail, content=content), task.policies)
     parts = tuple(replace(part, text="") if part.text else part for part in content.parts)
     return Scanned(replace(content, parts=parts), {name: tuple(findings) for name, findings in found.items()})
+
+
+def _with_signatures(content: Content, data: Buffer, limits: Limits) -> Content:
+    """What a mail from outside is signed with, and by whom."""
+    fields, start = outermost(data, limits)
+    bodies = Bodies(data, start)
+    return replace(content, signatures=signatures(fields, bodies))
 
 
 def _report(data: Buffer, content: Content, limits: Limits) -> Report:

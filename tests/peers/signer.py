@@ -51,7 +51,8 @@ def signed(
     wanted = {**usual, **tags}
     form = [FORMS.get(one, Simple) for one in f"{wanted['c'] or 'simple'}/simple".split("/")]
     canonical = form[1].canonicalize_body(body)[: int(tags["l"]) if (tags.get("l") or "").isdigit() else None]
-    wanted = {"bh": base64.b64encode(hashlib.sha256(canonical).digest()).decode(), **wanted, "b": ""}
+    wanted = {"bh": base64.b64encode(hashlib.sha256(canonical).digest()).decode(), **wanted}
+    wanted = {name: wanted[name] for name in wanted if name != "b"} | {"b": ""}
     text = "; ".join(f"{name}={value}" for name, value in wanted.items() if value is not None).encode()
     digest = hashlib.sha256()
     for name in (wanted["h"] or "").split(":"):
