@@ -48,13 +48,14 @@ def unusable(report: Report, stages: Stages, now: float) -> str:
 
 def sentence(report: Report) -> str:
     """What *report* is, in one line."""
-    days = " to ".join(dict.fromkeys(f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}" for at in _ends(report)))
     mails = sum(record.count for record in report.records) + report.left_mails
-    return f"a report by {report.org} about {report.domain}, {days}: {mails} mails"
+    return f"a report by {report.org} about {report.domain}, {days(report.begins, report.ends)}: {mails} mails"
 
 
-def _ends(report: Report) -> tuple[int, int]:
-    return report.begins, max(report.begins, report.ends - 1)  # a day ends when the next begins
+def days(begins: float, ends: float) -> str:
+    """The day (UTC) of a report, or its first and its last."""
+    last = max(begins, ends - 1)  # a day ends when the next begins
+    return " to ".join(dict.fromkeys(f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}" for at in (begins, last)))
 
 
 def _is_ours(stages: Stages, domain: str) -> bool:
