@@ -169,7 +169,7 @@ OFF: Settings = {"enabled": "false"}
 
 def looking(scanner: Path | None) -> dict[str, Settings]:
     """What makes every filter work on mail from loopback, which none would otherwise ask about."""
-    asked = {name: {"own_relays": "[]"} for name in ("dnsbl", "greylist", "helo", "rate", "spf")}
+    asked = {name: {"own_relays": "[]"} for name in ("dmarc", "dnsbl", "greylist", "helo", "rate", "spf")}
     return {**asked, "antivirus": OFF if scanner is None else {"sockets": f'["unix:{scanner}"]'}}
 
 
