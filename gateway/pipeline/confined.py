@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter
 
 from gateway.model import Content, Direction, Finding, Mail, Report
+from gateway.pipeline.chain import chain
 from gateway.pipeline.content import Buffer, parse
 from gateway.pipeline.inspect import think
 from gateway.pipeline.mapped import mapped
@@ -228,7 +229,7 @@ def _with_signatures(content: Content, data: Buffer, limits: Limits) -> Content:
     """What a mail from outside is signed with, and by whom."""
     fields, start = outermost(data, limits)
     bodies = Bodies(data, start)
-    return replace(content, signatures=signatures(fields, bodies))
+    return replace(content, signatures=signatures(fields, bodies), arc=chain(fields, bodies))
 
 
 def _report(data: Buffer, content: Content, limits: Limits) -> Report:

@@ -5,9 +5,10 @@ import base64
 import hashlib
 import ipaddress
 import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 from filters.arc import Filter, Settings
 from gateway.dkim import canonical, reading
 from gateway.dkim.checker import Checker
-from gateway.model import Arc, Author, Content, Finding, Mail, Session, Tools
+from gateway.model import Arc, Author, Content, Finding, ListenerKind, Mail, Session, Tools
 from gateway.pipeline import chain as module
+from gateway.pipeline import confined
 from gateway.pipeline.chain import chain
 from gateway.pipeline.signed import Bodies, Claims, outermost
 from gateway.stages import Content as ContentPolicy
@@ -30,6 +32,7 @@ SHARED = Path(os.environ.get("GATEPOST_SHARED", Path(__file__).parents[4] / "sha
 SUITE = SHARED / "suites" / "arc" / "arc-draft-validation-tests.yml"
 
 LIMITS = ContentPolicy.Settings()
+PEER = Session(ipaddress.ip_address("192.0.2.1"))
 KEY = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"a key for tests").digest())
 RECORD = b"v=DKIM1; k=ed25519; p=" + base64.b64encode(KEY.public_key().public_bytes_raw())
 TRUSTING = Settings(trusted_sealers=("one.test", "two.test", "three.test"))
@@ -54,10 +57,19 @@ def read(message: bytes) -> Arc:
     return chain(fields, Bodies(message, start))
 
 
+def scanned(message: bytes, session: Session) -> Arc:
+    """The chain as the gateway gets it of a confined child: scanned, and back from JSON."""
+    with tempfile.TemporaryFile() as file:
+        file.write(message)
+        file.flush()
+        answer = confined.scan(Mail("id", session), file.fileno(), confined.Task(LIMITS, ()))
+    return confined.SCANNED.validate_json(confined.SCANNED.dump_json(answer)).content.arc
+
+
 def judged(arc: Arc, dns: FakeDns | None = None, wanted: Settings = TRUSTING) -> Finding | None:
     """What the filter says of the chain, with the checker of the product."""
     content = Content(author=Author("jane@author.test", "author.test"), arc=arc)
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=content)
+    mail = Mail("id", PEER, content=content)
     tools = Tools(None, None, "mx.demo.example", None, Checker(dns or FakeDns()), None)  # type: ignore[arg-type]
     found = asyncio.run(Filter(wanted, tools).check(mail, {}))
     return found[0] if found else None
@@ -99,7 +111,8 @@ def test_the_suite_is_there_and_whole() -> None:
 
 @pytest.mark.parametrize(("name", "records", "case"), CASES)
 def test_a_chain_is_judged_as_the_suite_says(name: str, records: Mapping[str, str], case: Mapping[str, Any]) -> None:
-    finding = judged(read(case["message"].encode().replace(b"\n", b"\r\n")), FakeDns(records))
+    arc = scanned(case["message"].encode().replace(b"\n", b"\r\n"), PEER)
+    finding = judged(arc, FakeDns(records))
     result = finding.result.result if finding and finding.result else "none"
     expected = (case["cv"] or "fail").lower()  # it says nothing where the last seal says "fail" itself
     assert result == ("fail" if name in DIFFERENT else expected), finding
@@ -161,6 +174,12 @@ def test_a_chain_of_three_holds_and_is_read_oldest_first() -> None:
     assert finding.code == "trusted"
     assert finding.result is not None
     assert finding.result.get("header.oldest-pass") == "0"
+
+
+def test_the_chain_of_a_mail_from_outside_comes_with_its_content_and_no_other_does() -> None:
+    assert scanned(CHAIN, PEER) == read(CHAIN)
+    assert scanned(CHAIN, replace(PEER, user="jane")) == Arc()
+    assert scanned(CHAIN, replace(PEER, kind=ListenerKind.RELAY)) == Arc()
 
 
 def test_a_mail_without_a_chain_has_none() -> None:
