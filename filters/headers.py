@@ -1,4 +1,4 @@
-"""Are the header fields that every mail must have there, once, and readable? (RFC 5322 3.6)"""
+"""Are the header fields that every mail must have there, once, and readable? (RFC 5322 3.6; From: from_header.py)"""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ class Filter:
     """Reads names and values of the outermost header, as the parser saw them."""
 
     stage: ClassVar[Stage] = Stage.MESSAGE
-    codes: ClassVar[frozenset[str]] = frozenset(
-        {"malformed", "missing_date", "bad_date", "missing_from", "several_from"}
-    )
+    codes: ClassVar[frozenset[str]] = frozenset({"malformed", "missing_date", "bad_date"})
     after: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: Settings) -> None:
@@ -42,7 +40,7 @@ class Filter:
         content = mail.content
         if content.unscannable and not content.headers:
             return []
-        return [*self._malformed(content), *_date(content), *_from(content)]
+        return [*self._malformed(content), *_date(content)]
 
     def _malformed(self, content: Content) -> Iterator[Finding]:
         defects = [*content.defects, *_repeated(content)]
@@ -72,14 +70,3 @@ def _is_date(value: str) -> bool:
     except (ValueError, TypeError, IndexError, OverflowError):
         return False
     return len(value) <= MAX_DATE
-
-
-def _from(content: Content) -> Iterator[Finding]:
-    """The author decides what people see, and what DMARC judges: there must be exactly one field, with an address."""
-    values = content.values("From")
-    if len(values) > 1:
-        yield Finding("several_from", f"there are {len(values)} From fields")
-    elif not values:
-        yield Finding("missing_from", "there is no From field")
-    elif "@" not in values[0]:
-        yield Finding("missing_from", "the From field holds no address")

@@ -142,7 +142,7 @@ def test_a_policy_that_is_not_enabled_is_checked_all_the_same_and_decides_nothin
 def test_without_the_parser_no_filter_of_messages_may_be_enabled(site):
     content = files(None)["content"].read_text().replace("enabled = true", "enabled = false")
     told = faults(site, content=content)
-    of_messages = {"antivirus", "attachments", "headers", "spam"}
+    of_messages = {"antivirus", "attachments", "from_header", "headers", "spam"}
     assert {line.partition(".")[0] for line in told} >= of_messages
     assert all("sees no message while content.toml is not enabled" in line for line in told)
     assert "spf.toml" not in {line.partition(":")[0] for line in told}
