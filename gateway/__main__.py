@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -196,12 +196,34 @@ async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:
 
 
 async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
+    from gateway.delivery.reporting import Reporting  # noqa: PLC0415
     from gateway.delivery.runner import Runner  # noqa: PLC0415 - see the top
+    from gateway.delivery.sign import Hand  # noqa: PLC0415
+    from gateway.dkim.ring import Ring  # noqa: PLC0415
 
+    hostname, dns = config.server.hostname, resolver(config)
     async with _intake(config, shared.opened(config), 0) as intake:
-        runner = Runner(intake.store, intake, resolver(config), lambda: intake.stages, config.server.hostname)
-        async with _stopped_by_signals(intake) as stop, roles.announced(config.run_dir, Role.DELIVER, _number(), bound):
+        hand = Hand(Ring(config.keys_dir), hostname, lambda: intake.stages.signing)
+        runner = Runner(intake.store, intake, dns, lambda: intake.stages, hostname, sign=hand.sign)
+        reporting = Reporting(intake.store, intake, dns, lambda: intake.stages.reports, hostname)
+        async with (
+            _stopped_by_signals(intake) as stop,
+            _meanwhile(hand.keep_looking(dns)),
+            _meanwhile(reporting.run()),
+            roles.announced(config.run_dir, Role.DELIVER, _number(), bound),
+        ):
             await runner.run(stop)
+
+
+@asynccontextmanager
+async def _meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Do *work* during the block, and end it after that."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _pop3(config: Config, bound: Mapping[str, socket]) -> None:

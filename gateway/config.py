@@ -259,6 +259,11 @@ class Config(Table):
         """Sockets, process files and shared counters: what may be lost at a restart."""
         return self.server.data / "run"
 
+    @property
+    def keys_dir(self) -> Path:
+        """The private keys that mail is signed with."""
+        return self.server.data / "dkim"
+
 
 def embedded() -> Config:
     """What applies without a file: everything on loopback, under ./var, for a first look."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,6 +19,7 @@ from gateway.store.engine import Store
 Lane = str | NextHop
 """Where mail queues together: a domain, or a fixed next hop."""
 Octets = Callable[[], AsyncGenerator[bytes, None]]
+Sign = Callable[[Delivery, Octets], Awaitable[bytes]]
 Results = AsyncGenerator[tuple[Delivery, Result], None]
 
 
@@ -46,10 +48,12 @@ class Unreachable(Exception):
         self.result = Result(reply, elsewhere=temporary)
 
 
-async def attempt(work: Work, store: Store, paths: Paths, pool: Pool, relay: Relay) -> Results:
+async def attempt(
+    work: Work, store: Store, paths: Paths, pool: Pool, relay: Relay, sign: Sign | None = None
+) -> Results:
     """Try to deliver: each of the deliveries with its result, as soon as no other host can change it.
 
-    Raise `Unreachable` where no host would talk to us.
+    *sign* gives what is to stand on top. Raise `Unreachable` where no host would talk to us.
     """
     try:
         hops = await paths.find(work.deliveries[0].destination, work.next_hop, relay)
@@ -59,9 +63,15 @@ async def attempt(work: Work, store: Store, paths: Paths, pool: Pool, relay: Rel
     results: dict[int, Result] = {}
     failure = Reply(451, "4.4.1", "no host was tried")
     octets = partial(_octets, store, work.deliveries[0], work.body)
+    try:
+        top = await sign(work.deliveries[0], octets) if sign else b""
+    except Temporary as error:
+        for one in work.deliveries:
+            yield one, Result(Reply(451, "4.3.0", str(error)))
+        return
     for hop in hops:
         try:
-            async for one, result in _try(hop, tuple(left.values()), octets, pool, relay):
+            async for one, result in _try(hop, tuple(left.values()), top, octets, pool, relay):
                 results[one.id] = result
                 if not result.elsewhere:
                     yield left.pop(one.id), result
@@ -73,26 +83,33 @@ async def attempt(work: Work, store: Store, paths: Paths, pool: Pool, relay: Rel
         yield one, results.get(one.id, Result(failure, elsewhere=True))
 
 
-async def _try(hop: Hop, left: Sequence[Delivery], octets: Octets, pool: Pool, relay: Relay) -> Results:
+async def _try(hop: Hop, left: Sequence[Delivery], top: bytes, octets: Octets, pool: Pool, relay: Relay) -> Results:
     """One host, in as many transactions as its recipients need."""
     for start in range(0, len(left), relay.recipients_per_message):
         some = left[start : start + relay.recipients_per_message]
-        for pair in zip(some, await pool.send(hop, _outgoing(some, octets), relay), strict=True):
+        for pair in zip(some, await pool.send(hop, _outgoing(some, top, octets), relay), strict=True):
             yield pair
 
 
-def _outgoing(deliveries: Sequence[Delivery], octets: Octets) -> Outgoing:
+def _outgoing(deliveries: Sequence[Delivery], top: bytes, octets: Octets) -> Outgoing:
     first = deliveries[0]
     return Outgoing(
         sender=first.sender,
         recipients=tuple(one.recipient for one in deliveries),
-        size=first.size,
-        chunks=octets,
+        size=len(top) + first.size,
+        chunks=partial(_under, top, octets) if top else octets,
         eight_bit=first.eight_bit,
         smtputf8=first.smtputf8,
         ret=first.ret,
         envid=first.envid,
     )
+
+
+async def _under(top: bytes, octets: Octets) -> AsyncGenerator[bytes, None]:
+    async with aclosing(octets()) as chunks:
+        async for chunk in chunks:
+            yield top + chunk
+            top = b""
 
 
 async def _octets(store: Store, delivery: Delivery, body: bytes | None) -> AsyncGenerator[bytes, None]:

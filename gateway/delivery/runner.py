@@ -20,7 +20,7 @@ from random import SystemRandom
 from sqlalchemy import Connection
 
 from gateway import events, failpoints, routes
-from gateway.delivery.attempt import Lane, Results, Unreachable, Work, attempt
+from gateway.delivery.attempt import Lane, Results, Sign, Unreachable, Work, attempt
 from gateway.delivery.clerk import Clerk, Outcome, Turn, Wish
 from gateway.delivery.lines import Lines
 from gateway.delivery.notices import Intake, Notices
@@ -31,7 +31,7 @@ from gateway.delivery.schedule import Step, horizon, step
 from gateway.delivery.transaction import Result
 from gateway.model import Delivery, Dns, State, Temporary
 from gateway.stages import Stages
-from gateway.store import messages, owners, quarantine, queue
+from gateway.store import messages, owners, quarantine, queue, reports
 from gateway.store.engine import Store
 
 HELD = 10
@@ -59,7 +59,10 @@ _TROUBLE = Result(Reply(451, "4.3.0", "trouble inside the gateway"))
 
 
 class Runner:
-    """Empties the queue of *store*. *stages* gives the policies in force, *now* the time of day in seconds."""
+    """Empties the queue of *store*. *stages* gives the policies in force, *now* the time of day in seconds.
+
+    *sign* gives what is to stand on top of a mail.
+    """
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Runner:
         now: Callable[[], float] = time.time,
         paths: Paths | None = None,
         pool: Pool | None = None,
+        sign: Sign | None = None,
     ) -> None:
         self.owner = f"{owners.myself(hostname)}/{secrets.token_hex(4)}"
         self._store = store
@@ -79,6 +83,7 @@ class Runner:
         self._now = now
         self._paths = paths or Paths(resolver, hostname)
         self._pool = pool or Pool(hostname)
+        self._sign = sign
         self._notices = Notices(store, intake, hostname, self.owner, now)
         self._chance = SystemRandom().random
         self._clerk = Clerk(store, now)
@@ -348,7 +353,8 @@ class Runner:
         result = self._known(work)
         if result is None:
             try:
-                async for one, found in attempt(work, self._store, self._paths, self._pool, self._stages().relay):
+                relay = self._stages().relay
+                async for one, found in attempt(work, self._store, self._paths, self._pool, relay, self._sign):
                     yield left.pop(one.id), found
             except Unreachable as error:
                 self._remember(work.lane, error.result)
@@ -390,11 +396,13 @@ class Runner:
             pass
 
     async def tidy(self) -> None:
-        """Drop what was held too long; forget bytes and records that nothing needs."""
-        now, keep = self._now(), self._stages().quarantine
+        """Drop what was held too long; forget bytes, records and reports that nothing needs."""
+        now, keep, told = self._now(), self._stages().quarantine, self._stages().reports
         while await self._store.write(partial(quarantine.expire, now=now, keep=keep.keep)):
             pass
         while await self._store.write(partial(messages.sweep, now=now, keep_records=keep.keep_records)):
+            pass
+        while await self._store.write(partial(reports.forget, before=now - told.keep)):
             pass
 
     async def _drain(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
+from gateway.delivery.attempt import Sign
 from gateway.delivery.paths import Hop, Paths
 from gateway.delivery.reply import Reply
 from gateway.delivery.runner import Runner
@@ -23,6 +24,8 @@ from gateway.stages import Queue, Relay, Routes, Stages
 from gateway.store import messages, queue
 from gateway.store.engine import Store
 from tests.gateway.delivery.fakes import BODY, NOW, TAKEN, FakeDns
+
+WORLD = Session(ip_address("192.0.2.1"))
 
 
 @dataclass
@@ -109,23 +112,24 @@ class House:
     relay: Relay = field(default_factory=Relay)
     routes: Routes = field(default_factory=Routes)
     now: float = NOW
+    sign: Sign | None = None
 
     def runner(self) -> Runner:
         paths = Paths(self.dns, "gw.us.example", lambda _: False)
         stages = lambda: Stages(queue=self.queue, relay=self.relay, routes=self.routes)  # noqa: E731
         return Runner(
             self.store, self.listener, self.dns, stages, "gw.us.example",
-            now=lambda: self.now, paths=paths, pool=self.hosts,
+            now=lambda: self.now, paths=paths, pool=self.hosts, sign=self.sign,
         )  # fmt: skip
 
     def work_off(self) -> None:
         asyncio.run(self.runner().work_off())
 
     def put(self, *to: str | Recipient, sender: str = "alice@us.example", body: bytes = BODY, **more) -> str:
-        """Store one mail for all of *to*; `row` and `draft` give further words for them."""
+        """Store one mail for all of *to*; `rows`, `session` and `draft` give further words for it."""
         recipients = tuple(Recipient(one) if isinstance(one, str) else one for one in to)
         draft = messages.Draft(
-            id=new_id(), received_at=self.now, session=Session(ip_address("192.0.2.1")),
+            id=new_id(), received_at=self.now, session=more.get("session", WORLD),
             envelope=Envelope(sender, recipients), header=b"Received: by us\r\n", body=BytesIO(body),
             **more.get("draft", {}),
         )  # fmt: skip
