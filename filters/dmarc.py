@@ -246,6 +246,8 @@ def _temperror(author: str, why: str) -> Finding:
 def _evidence(mail: Mail, found: Found) -> _Evidence:
     asked = [finding for name in ("spf", "dkim") for finding in found.get(name, ())]
     unsure = any(finding.code in {ERROR, "temperror"} and finding.result is None for finding in asked)
+    # That of arc.py says: a trusted sealer would vouch for it. A refusal could not be taken back.
+    unsure |= any(finding.code in {ERROR, "temperror"} for finding in found.get("arc", ()))
     identifiers = tuple(dict.fromkeys(_identifiers(mail, asked)))
     forwarded = any(finding.code == "trusted" for finding in found.get("arc", ()))
     return _Evidence(identifiers, unsure, forwarded)
