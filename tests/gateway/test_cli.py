@@ -8,76 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from gateway import __main__ as root
 from gateway import accounts, cli
 from gateway.model import Action, Envelope, Finding, Reason, Recipient, Session, State, Temporary, Verdict, new_id
 from gateway.pipeline.outcome import Explained
 from gateway.store import messages, queue
-from gateway.store.engine import Store
 from gateway.toml import Fault
 
 BAD = Path(__file__).parents[1] / "bad_configs"
 EVIL = "\x1b[31mred\x1b[0m [bold]x[/bold] \u202egnp.exe\r\nEvil: yes"
 
 
-LISTENERS = """
-[[listeners]]
-name = "mx"
-kind = "mx"
-address = "127.0.0.1:1"
-
-[[listeners]]
-name = "submission"
-kind = "submission"
-address = "127.0.0.1:2"
-"""
-"""Ports at which nobody listens."""
-
-
-class Answering:
-    async def a(self, name):
-        return ()
-
-    async def silent(self):
-        return []
-
-
 class Silent:
     async def a(self, name):
         raise Temporary("no name server answers")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GATEPOST_CONFIG", raising=False)
-    monkeypatch.setenv("COLUMNS", "240")
-    (tmp_path / "gatepost.toml").write_text(LISTENERS)
-    return tmp_path
-
-
-@pytest.fixture
-def store(home):
-    made = Store(f"sqlite:///{home}/var/gatepost.db")
-    (home / "var" / "run").mkdir(parents=True)
-    made.migrate()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def gatepost(home, capsys):
-    """Run a verb; returns exit code, standard output and standard error."""
-
-    def run(*arguments, dns=Answering, explain=root.explain):
-        wiring = cli.Wiring(root.opened, root.supervise, root.serve, explain, lambda _config: dns(), root.try_store)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main(wiring, [str(one) for one in arguments])
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
 
 
 def keep(
@@ -395,7 +338,8 @@ def test_sending_to_nobody_who_listens_says_so(gatepost):
 
 
 def test_what_only_proxies_may_use_is_left_out_unless_it_is_named(gatepost, home):
-    behind = LISTENERS.replace('address = "127.0.0.1:1"\n', 'address = "127.0.0.1:1"\nproxy_from = ["10.0.0.5/32"]\n')
+    first = 'address = "127.0.0.1:1"\n'
+    behind = (home / "gatepost.toml").read_text().replace(first, first + 'proxy_from = ["10.0.0.5/32"]\n')
     plain = '[[listeners]]\nname = "plain"\nkind = "mx"\naddress = "127.0.0.1:3"\n'
     (home / "gatepost.toml").write_text(behind + plain)
     words = ("send", "--from", "a@b.example", "--to", "c@d.example")
