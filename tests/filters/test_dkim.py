@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,11 @@ from typing import Any
 import pytest
 
 from filters.dkim import Filter, Settings
+from gateway.dkim.checker import Checker
 from gateway.model import Checked, Content, Finding, ListenerKind, Mail, Result, Session, Signature, Temporary, Tools
+from gateway.pipeline import confined
+from gateway.stages import Content as ContentPolicy
+from tests.peers.signer import record, rsa_key, signed
 
 NOW = 1_700_000_000.0
 HOLDS = Checked("pass", "", 2048, fact="TXT s1._domainkey.a.test: v=DKIM1; p=AAAA")
@@ -188,3 +193,95 @@ def test_a_signature_of_which_nothing_could_be_read_is_told_without_properties()
 def test_settings_that_make_no_sense_are_told_at_once(settings: Settings) -> None:
     with pytest.raises(ValueError, match="is"):
         Filter(settings, Tools(None, None, "", None, FakeSignatures(), None))  # type: ignore[arg-type]
+
+
+# --- from the octets of a mail to the finding ------------------------------------------------------------------------
+
+TEXT = b"From: Jane <jane@example.org>\r\nSubject: hello\r\n\r\nIt is me.\r\n"
+SMALL = (
+    b"v=DKIM1; k=rsa; p=MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAIWmlgix/84GJ+dfgjm7LTc9EPdfkftlgiPpCq4/"
+    b"kbDAZmU0VvYKDljjleJ1dfvS+CGy9U/kk1tG3EeEvb82xAcCAwEAAQ=="
+)
+GOOD = record(rsa_key())
+APPENDED = (b"me.\r\n", b"me.\r\n<b>Buy!</b>\r\n")
+
+
+class Zone:
+    """A DNS in which every name has the same TXT records."""
+
+    def __init__(self, *records: bytes | Temporary) -> None:
+        self.records, self.asked = records, list[str]()
+
+    async def txt(self, name: str) -> Sequence[bytes]:
+        self.asked.append(name)
+        texts = []
+        for one in self.records:
+            if isinstance(one, Temporary):
+                raise one
+            texts.append(one)
+        return texts
+
+
+def arrived(message: bytes, zone: Zone) -> Sequence[Finding]:
+    """What is found of *message*, scanned as the confined child does and checked as the product does."""
+    with tempfile.TemporaryFile() as file:
+        file.write(message)
+        file.flush()
+        content = confined.scan(mail(), file.fileno(), confined.Task(ContentPolicy.Settings(), ())).content
+    tools = Tools(None, None, "mx.demo.example", None, Checker(zone), None)  # type: ignore[arg-type]
+    return asyncio.run(Filter(Settings(), tools, lambda: NOW).check(mail(*content.signatures), {}))
+
+
+@pytest.mark.parametrize(
+    ("tags", "changed", "records", "expected"),
+    [
+        ({}, (b"", b""), [GOOD], ("pass", "pass")),
+        ({}, (b"hello", b"bye"), [GOOD], ("fail", "fail")),
+        ({}, (b"It is me", b"It is he"), [GOOD], ("fail", "fail")),
+        ({}, (b"", b""), [], ("permerror", "permerror")),
+        ({}, (b"", b""), [GOOD, record(rsa_key(2048))], ("permerror", "permerror")),
+        ({}, (b"", b""), [Temporary("nobody could tell")], ("temperror", "temperror")),
+        ({"l": "11"}, (b"", b""), [GOOD], ("pass", "pass")),
+        ({"l": "11"}, APPENDED, [GOOD], ("partial", "policy")),
+        ({"l": "0"}, (b"", b""), [GOOD], ("partial", "policy")),
+        ({"l": "12"}, (b"", b""), [GOOD], ("permerror", "permerror")),
+        ({"a": "rsa-sha1"}, (b"", b""), [GOOD], ("permerror", "permerror")),
+        ({}, (b"", b""), [SMALL], ("permerror", "permerror")),
+        ({}, (b"", b""), [record(rsa_key(), t="y")], ("pass", "pass")),
+        ({}, (b"hello", b"bye"), [record(rsa_key(), t="y")], ("testing", "neutral")),
+        ({"i": "jane@news.example.org"}, (b"", b""), [GOOD], ("pass", "pass")),
+        ({"i": "jane@news.example.org"}, (b"", b""), [record(rsa_key(), t="s")], ("permerror", "permerror")),
+        ({"i": "jane@example.net"}, (b"", b""), [GOOD], ("permerror", "permerror")),
+        ({"h": "subject"}, (b"", b""), [GOOD], ("permerror", "permerror")),
+        ({"x": "1600000000"}, (b"", b""), [GOOD], ("fail", "fail")),
+        ({"x": "1700000001"}, (b"", b""), [GOOD], ("pass", "pass")),
+        ({"t": "1800000000"}, (b"", b""), [GOOD], ("fail", "fail")),
+        ({"d": "org"}, (b"", b""), [GOOD], ("permerror", "permerror")),
+        ({"d": "example.org'a.attack.example"}, (b"", b""), [GOOD], ("permerror", "permerror")),
+        ({"d": "example..org"}, (b"", b""), [GOOD], ("permerror", "permerror")),
+        ({"d": "a." * 124 + "org"}, (b"", b""), [GOOD], ("permerror", "permerror")),
+        ({"s": "a\\000.attack.example"}, (b"", b""), [GOOD], ("permerror", "permerror")),
+        ({"s": "a b"}, (b"", b""), [GOOD], ("permerror", "permerror")),
+        ({}, (b"From: Jane", b"From: Boss <boss@bank.example>\r\nFrom: Jane"), [GOOD], ("permerror", "permerror")),
+        ({}, (b"From: Jane", b"From : Boss <boss@bank.example>\r\nFrom: Jane"), [GOOD], ("permerror", "permerror")),
+        ({}, (b"From: Jane", b"From\t: Boss <boss@bank.example>\r\nFrom: Jane"), [GOOD], ("permerror", "permerror")),
+        ({}, (b"From: Jane", b"From\r\n : Boss <b@bank.example>\r\nFrom: Jane"), [GOOD], ("permerror", "permerror")),
+    ],
+)
+def test_what_each_signature_comes_to(
+    tags: dict[str, str], changed: tuple[bytes, bytes], records: list[bytes | Temporary], expected: tuple[str, str]
+) -> None:
+    message = signed(TEXT, **tags).replace(*changed, 1) if changed[0] else signed(TEXT, **tags)
+    (finding,) = arrived(message, Zone(*records))
+    assert (finding.code, told(finding)) == expected, finding.detail
+
+
+def test_five_hundred_signatures_cost_eight_questions_and_little_time() -> None:
+    one = signed(TEXT, d="a.example").partition(b"From: ")[0]
+    zone = Zone(record(rsa_key(2048)))
+    begun = time.process_time()
+    found = arrived(one * 500 + TEXT, zone)
+    assert time.process_time() - begun < 1  # measured: 0.01 s
+    assert len(zone.asked) == 8
+    assert len(found) == 9
+    assert {finding.code for finding in found} == {"fail", "permerror"}

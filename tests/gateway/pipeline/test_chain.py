@@ -397,7 +397,7 @@ def long_chain(count: int) -> bytes:
 def test_fifty_sets_hold_and_cost_little() -> None:
     dns = FakeDns()
     seconds, arc = cost(long_chain(50))
-    assert seconds < 0.5  # measured: 0.01 s
+    assert seconds < 0.5  # measured: 0.003 s
     finding = judged(arc, dns, Settings(queries=50))
     assert finding is not None
     assert finding.code == "pass"
@@ -417,7 +417,7 @@ def test_more_than_fifty_sets_are_not_read(count: int) -> None:
     assert seconds < 0.5
 
 
-def test_fifty_signatures_that_each_cover_a_large_header_cost_little() -> None:
+def test_signatures_that_each_cover_a_large_header_cost_little() -> None:
     wide = b"".join(b"X-%d: %s\r\n" % (number, b"a b" * 70) for number in range(600))
     names = ":".join(["from", *(f"x-{number}" for number in range(600))])
     message = wide + MAIL
@@ -425,7 +425,7 @@ def test_fifty_signatures_that_each_cover_a_large_header_cost_little() -> None:
         message = Forwarder(f"d{number % 3}.test", names=names).passes_on(message)
     seconds, arc = cost(message)
     assert len(arc.sets) == 20
-    assert seconds < 1.0  # measured: 0.05 s
+    assert seconds < 1.0  # measured: 0.02 s
     finding = judged(arc)
     assert finding is not None
     assert finding.code == "pass"
