@@ -48,7 +48,7 @@ QUIET = {
 class Site:
     """A gateway without sockets: store, sandbox and policies of a test's own."""
 
-    def __init__(self, folder, **policies):
+    def __init__(self, folder, dns=None, **policies):
         for name, text in (QUIET | policies).items():
             (folder / f"{name}.toml").write_text(text)
         self.store = Store(f"sqlite:///{folder}/test.db")
@@ -58,7 +58,7 @@ class Site:
                 accounts.add(conn, name, accounts.hash_password("secret"), [f"{name}@ours.example"])
         state = LocalState(folder / "state")
         self.intake = Intake(
-            self.store, Authenticator(self.store), Silent(), state, hostname="gw.example", configured=folder
+            self.store, Authenticator(self.store), dns or Silent(), state, hostname="gw.example", configured=folder
         )
 
     def run(self, work):
@@ -164,7 +164,8 @@ def test_a_user_sends_as_the_addresses_of_the_account(site, sender, kind):
 
 def test_what_a_user_sends_to_others_does_not_tell_them_how_we_judge(site):
     here = site()
-    *_, outcome = here.send(GOOD, "x@elsewhere.example", "bob@ours.example", session=USER, sender="alice@ours.example")
+    raw = GOOD.replace(b"a@s.example", b"Alice <alice@ours.example>")
+    *_, outcome = here.send(raw, "x@elsewhere.example", "bob@ours.example", session=USER, sender="alice@ours.example")
     with here.store.reading() as conn:
         theirs, ours = queue.of_message(conn, outcome.id)
     assert theirs.header == b""
@@ -205,6 +206,36 @@ def test_where_one_accepts_those_who_would_refuse_get_it_held(site):
         assert len(mailbox.listing(conn, "bob")) == 1
         assert mailbox.listing(conn, "alice") == []
         assert queue.counts(conn)[State.HELD] == 1
+
+
+class Owner(Silent):
+    """A DNS in which the owner of s.example says what is to become of mail that does not come from them."""
+
+    def __init__(self, wish):
+        self.wish = wish
+
+    async def txt(self, name):
+        if name == "_dmarc.s.example" and not self.wish:
+            raise Temporary("nobody could tell")
+        return [b"v=DMARC1; p=" + self.wish.encode()] if name == "_dmarc.s.example" else []
+
+
+@pytest.mark.parametrize(
+    ("wish", "kind", "held", "reference"),
+    [
+        ("none", Kind.OK, 0, ""),
+        ("quarantine", Kind.OK, 1, ""),
+        ("reject", Kind.REJECTED, 0, "dmarc/fail_reject"),
+        ("", Kind.DEFERRED, 0, "dmarc/temperror"),
+    ],
+)
+def test_what_the_owner_of_the_domain_in_from_wishes_becomes_of_a_forged_mail(site, wish, kind, held, reference):
+    here = site(dns=Owner(wish))
+    *_, outcome = here.send(GOOD)
+    assert (outcome.kind, outcome.reference) == (kind, reference)
+    with here.store.reading() as conn:
+        assert queue.counts(conn).get(State.HELD, 0) == held
+        assert len(mailbox.listing(conn, "alice")) == (wish == "none")
 
 
 def test_a_stripped_copy_is_delivered_and_the_original_is_held(site):
