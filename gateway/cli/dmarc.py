@@ -222,9 +222,9 @@ def _show_report(found: Received) -> None:
 
 def _left(told: Report) -> Iterator[str]:
     if told.faulty:
-        yield f"{told.faulty} records that are broken"
+        yield f"broken records: {told.faulty}"
     if told.left:
-        yield f"{told.left} records that are too many, with {told.left_mails} mails"
+        yield f"records that are too many: {told.left}, with {told.left_mails} mails"
 
 
 def _record_row(one: ReportRecord) -> tuple[object, ...]:
