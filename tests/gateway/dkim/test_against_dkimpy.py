@@ -1,6 +1,7 @@
 """The same edits to a signed mail, judged by us and by dkimpy: we hold nothing good that it does not."""
 
 import asyncio
+import re
 
 import dkim
 import pytest
@@ -57,6 +58,9 @@ def test_an_edit_of_the_mail_is_judged_alike(form, place, octets, cut):
     assume(not (cut and whole[at : at + 1] in b"\r\n") and (place or not octets.isspace()))
     assume(whole[at - 1 : at] != b"\r" or cut)  # a CR that stands alone is another message to each reader
     message = edited(whole, at, octets, cut)
+    assume(
+        not re.search(rb"\nFrom[ \t\r\n]+:", message)
+    )  # dkimpy takes it for a line of a mailbox; RFC 6376 3.4.2 does not
     assert ours(message) == theirs(message) or theirs(message) is None
 
 

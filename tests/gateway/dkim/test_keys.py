@@ -72,6 +72,7 @@ def test_a_key_for_ed25519_is_32_octets():
     [
         (b"", "cannot be read"),
         (b"v=spf1 -all", "another version"),
+        (b"v=DKIM1; p=" + b"A" * (64 << 10), "too large"),
         (b"any text", "cannot be read"),
         (b"v=DKIM1; p=\xff", "cannot be read"),
         (b"v=DKIM1; p=a; p=b", "cannot be read"),
@@ -92,6 +93,7 @@ def test_a_key_for_ed25519_is_32_octets():
         (b"v=DKIM1; p={key}AA", "not base64"),
         (b"v=DKIM1; p=" + base64.b64encode(bytes(32)), "no RSA key"),
     ],
+    ids=lambda value: repr(value[:40]),
 )
 def test_what_is_no_key_says_why(text, why):
     with pytest.raises(Unusable, match=why):
