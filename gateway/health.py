@@ -18,7 +18,8 @@ from sqlalchemy import Connection
 from gateway import clamd, roles, stages, supervisor, terminal, tls
 from gateway import state as shared
 from gateway.config import SHIPPED_POLICIES, Config
-from gateway.model import ERROR, Mail, Session, Stage, State, Temporary
+from gateway.dkim.ring import KeyState, Ring
+from gateway.model import ERROR, Mail, Permanent, Session, Stage, State, Temporary
 from gateway.pipeline import inspect, policy
 from gateway.pipeline.policy import Policies
 from gateway.state import LocalState
@@ -76,7 +77,7 @@ def look(config: Config, opened: Opened, dns: Resolver) -> list[Check]:
     try:
         policies = policy.load(config.server.policies, None)
         size = policies.stages.edge.message_size
-        found += [*_scanner(config, policies), _policies(config, policies), *_disks(config, size)]
+        found += [*_scanner(config, policies), _policies(config, policies), *_disks(config, size), *_keys(config)]
         found += asyncio.run(_lists(config, dns)) if names.ok else []
     except FaultyFiles as error:
         words = f"{len(error.faults)} faults, so an older set is in force; see gatepost check"
@@ -160,6 +161,20 @@ def _policies(config: Config, policies: Policies) -> Check:
     own = [stem for stem, path in files.items() if path.parent != SHIPPED_POLICIES]
     whose = f"{', '.join(own)} from {config.server.policies}, the others as shipped" if own else "all as shipped"
     return Check("policies", ok=True, text=f"{len(files)} (set {policies.version}): {whose}")
+
+
+def _keys(config: Config) -> Iterator[Check]:
+    """Mail waits for a key that cannot be used; a key that waits for the DNS signs nothing yet."""
+    ring = Ring(config.keys_dir)
+    for domain in ring.domains():
+        try:
+            signing = ", ".join(one.selector for one in ring.signers(domain))
+            pending = [one.selector for one in ring.entries(domain) if one.state is KeyState.PENDING]
+        except Permanent as error:
+            yield Check("keys", ok=False, text=str(error))
+            continue
+        waits = f"; {', '.join(pending)} waits for its record: gatepost dkim show {domain}" if pending else ""
+        yield Check("keys", ok=bool(signing), text=f"{domain} signs with {signing or 'none'}{waits}")
 
 
 def _disks(config: Config, message_size: int) -> Iterator[Check]:

@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from gateway import roles, supervisor, terminal
-from gateway.cli import accounts, dmarc, lives, messages, quarantine, queue, running
+from gateway.cli import accounts, dkim, dmarc, lives, messages, quarantine, queue, running, told
 from gateway.cli.base import DONE, INTERRUPTED, REFUSED, UNREACHABLE, USAGE, Wiring, new_app, wiring_of
 from gateway.model import Permanent, Temporary
 from gateway.toml import FaultyFiles
@@ -32,6 +32,8 @@ app.add_typer(lives.app)
 app.add_typer(queue.app, name="queue")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(accounts.app, name="account")
+app.add_typer(dkim.app, name="dkim")
+dmarc.app.add_typer(told.app)
 app.add_typer(dmarc.app, name="dmarc")
 
 

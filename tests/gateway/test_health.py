@@ -11,6 +11,7 @@ from filters import dnsbl
 from gateway import health, roles, state
 from gateway.config import Config, Server
 from gateway.config import State as StatePlace
+from gateway.dkim.ring import Ring
 from gateway.dns import Resolver
 from gateway.model import Temporary
 from gateway.store import owners
@@ -206,3 +207,19 @@ def test_block_lists_that_answer_are_well(tmp_path):
         config = Config(server=Server(data=tmp_path))
         (check,) = asyncio.run(health._lists(config, Resolver([f"127.0.0.1:{server.port}"], 1.0)))
     assert check == health.Check("dnsbl", ok=True, text="the lists answer")
+
+
+def test_keys_that_sign_that_wait_and_that_cannot_be_used_are_told_apart(config):
+    assert list(health._keys(config)) == []
+    ring = Ring(config.keys_dir)
+    ring.add("in.example", "ed25519", selector="one")
+    (check,) = health._keys(config)
+    assert not check.ok
+    assert check.text == "in.example signs with none; one waits for its record: gatepost dkim show in.example"
+    ring.activate("in.example", "one")
+    (check,) = health._keys(config)
+    assert check == health.Check("keys", ok=True, text="in.example signs with one")
+    (config.keys_dir / "in.example/one.pem").chmod(0o644)
+    (check,) = health._keys(config)
+    assert not check.ok
+    assert "chmod 600" in check.text

@@ -1,5 +1,6 @@
 """The keys that `gatepost dkim` makes, what it says to publish, and that nothing changes hands before it is published."""
 
+import io
 import json
 
 import pytest
@@ -186,7 +187,8 @@ def test_a_record_that_went_too_early_is_told_and_one_that_may_go_too(dkim, sign
     assert f"gatepost dkim remove in.example {signing.entries(DOMAIN)[1].selector}" in dkim("show")[1]
 
 
-def test_a_key_is_removed_only_after_a_question(dkim, signing, home):
+def test_a_key_is_removed_only_after_a_question(dkim, signing, home, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert dkim("remove", DOMAIN, "old")[0] == cli.REFUSED
     assert states(signing) == {"old": "active"}
     code, out, _ = dkim("remove", DOMAIN, "old", "--yes")
