@@ -32,8 +32,10 @@ from gateway.state import LocalState, RemoteState
 from gateway.store.engine import Store
 
 if TYPE_CHECKING:
+    from gateway.delivery.reporting import Draft, Reporting
     from gateway.dns import Resolver
     from gateway.pipeline.intake import Intake
+    from gateway.store.observations import Sent
 
 FILES = 65536
 """Open files that one process may need."""
@@ -48,7 +50,7 @@ DRAIN = 20.0
 def main() -> None:
     """Run the `gatepost` command."""
     _hold_standard_streams()
-    wiring = cli.Wiring(opened, supervise, serve, explain, resolver, try_store)
+    wiring = cli.Wiring(opened, supervise, serve, explain, resolver, try_store, report)
     cli.main(wiring)
 
 
@@ -148,6 +150,31 @@ async def _explain(config: Config, session: Session, envelope: Envelope, message
             return await intake.visit().explain(session, envelope, message)
 
 
+def report(
+    config: Config, tell: Callable[[Sent | Draft], None], *, domain: str, until: float | None, dry: bool
+) -> Sequence[str]:
+    """`gateway.cli.base.SendReports`."""
+    return asyncio.run(_report(config, tell, domain, until, dry=dry))
+
+
+async def _report(
+    config: Config, tell: Callable[[Sent | Draft], None], domain: str, until: float | None, *, dry: bool
+) -> Sequence[str]:
+    with tempfile.TemporaryDirectory(prefix="gatepost-") as folder:
+        async with _intake(config, LocalState(Path(folder) / "state.db"), scanners=0) as intake:
+            reporting = _reporting(config, intake, resolver(config))
+            found = reporting.drafts(domain, until) if dry else reporting.work_off(domain, until)
+            async for one in found:
+                tell(one)
+            return reporting.postponed
+
+
+def _reporting(config: Config, intake: Intake, dns: Resolver) -> Reporting:
+    from gateway.delivery import reporting  # noqa: PLC0415 - see the top
+
+    return reporting.Reporting(intake.store, intake, dns, lambda: intake.stages.reports, config.server.hostname)
+
+
 # ---- One process --------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +223,6 @@ async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:
 
 
 async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
-    from gateway.delivery.reporting import Reporting  # noqa: PLC0415
     from gateway.delivery.runner import Runner  # noqa: PLC0415 - see the top
     from gateway.delivery.sign import Hand  # noqa: PLC0415
     from gateway.dkim.ring import Ring  # noqa: PLC0415
@@ -205,11 +231,10 @@ async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
     async with _intake(config, shared.opened(config), 0) as intake:
         hand = Hand(Ring(config.keys_dir), hostname, lambda: intake.stages.signing)
         runner = Runner(intake.store, intake, dns, lambda: intake.stages, hostname, sign=hand.sign)
-        reporting = Reporting(intake.store, intake, dns, lambda: intake.stages.reports, hostname)
         async with (
             _stopped_by_signals(intake) as stop,
             _meanwhile(hand.keep_looking(dns)),
-            _meanwhile(reporting.run()),
+            _meanwhile(_reporting(config, intake, dns).run()),
             roles.announced(config.run_dir, Role.DELIVER, _number(), bound),
         ):
             await runner.run(stop)

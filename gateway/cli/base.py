@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,9 @@ from gateway.store import tracking
 from gateway.store.engine import Store
 
 if TYPE_CHECKING:
+    from gateway.delivery.reporting import Draft
     from gateway.dns import Resolver
+    from gateway.store.observations import Sent
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 INTERRUPTED = 130
@@ -40,6 +42,17 @@ class OpenStore(Protocol):
     def __call__(self, made: Config, /, *, create: bool = False) -> AbstractContextManager[Store]: ...
 
 
+class SendReports(Protocol):
+    """Sends the reports of *domain*, or of all, of days that ended by *until*; or with *dry* composes the next ones.
+
+    What becomes of each is told as it happens. Returns the domains whose reports have to wait for the DNS.
+    """
+
+    def __call__(
+        self, made: Config, tell: Callable[[Sent | Draft], None], /, *, domain: str, until: float | None, dry: bool
+    ) -> Sequence[str]: ...
+
+
 @dataclass
 class Wiring:
     """What the composition root lends to the verbs, and which configuration file was named."""
@@ -50,6 +63,7 @@ class Wiring:
     explain: Callable[[Config, Session, Envelope, BinaryIO], Explained]
     dns: Callable[[Config], Resolver]
     try_store: Callable[[Config], None]
+    report: SendReports
     named: Path | None = None
 
     @property

@@ -21,7 +21,7 @@ from gateway import events, failpoints
 from gateway.delivery import aggregate, destinations
 from gateway.delivery.aggregate import Records, Subject
 from gateway.delivery.destinations import Destinations
-from gateway.model import Dns, Recipient, Temporary
+from gateway.model import Dns, Permanent, Recipient, Temporary
 from gateway.stages import Reports
 from gateway.store import observations
 from gateway.store.engine import Store
@@ -104,8 +104,11 @@ class Reporting:
     async def work_off(self, domain: str = "", until: float | None = None) -> AsyncIterator[Sent]:
         """Send at once all that is to tell of *domain*, or of all, of days that ended by *until*; what became of each.
 
-        A domain has one report for each day: we go round until nothing is left but what the DNS cannot tell.
+        A domain has one report for each day: we go round until nothing is left but what the DNS cannot tell, which
+        `postponed` names. `Permanent` where the policy is not to report.
         """
+        if not self._policy().sends(self._hostname):
+            raise Permanent(f'reports are off: see send in reports.toml ("auto" sends none as {self._hostname})')
         sent = True
         while sent:
             sent = False
@@ -113,6 +116,11 @@ class Reporting:
                 if done := await self.send(one):
                     sent = True
                     yield done
+
+    @property
+    def postponed(self) -> Sequence[str]:
+        """The domains of which the DNS could not tell where their reports go."""
+        return [*self._postponed]
 
     async def drafts(self, domain: str = "", until: float | None = None) -> AsyncIterator[Draft]:
         """What `work_off` would send first for each domain. Nothing is sent, nothing is settled."""
@@ -177,6 +185,7 @@ class Reporting:
         if draft is None:
             return None
         done = Sent(one.domain, draft.about.begins, draft.about.ends, self._now(), draft.mails, _outcome(draft.to))
+        self._postponed.pop(one.domain, None)
         failpoints.hit("report")
         with suppress(Taken):
             await self._enter(draft, done)

@@ -51,7 +51,9 @@ def gatepost(home, capsys):
     """Run a verb; returns exit code, standard output and standard error."""
 
     def run(*arguments, dns=Answering, explain=root.explain):
-        wiring = cli.Wiring(root.opened, root.supervise, root.serve, explain, lambda _config: dns(), root.try_store)
+        wiring = cli.Wiring(
+            root.opened, root.supervise, root.serve, explain, lambda _config: dns(), root.try_store, root.report
+        )
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main(wiring, [str(one) for one in arguments])
