@@ -153,27 +153,26 @@ class Filter:
         author = mail.content.author
         if author.doubts or not _is_domain(author.domain):
             return [_no_author(author)]
-        walks = _Walks(self._tools.dns, self._settings.max_queries)
-        finding = await self._within_time(author.domain, _evidence(mail, found), walks)
+        walks = _Walks(self._tools.dns, self._settings)
+        finding = await _judged(author.domain, _evidence(mail, found), walks, self._settings)
         return [replace(finding, facts=(*finding.facts, *walks.facts()))]
 
     def _is_own(self, mail: Mail) -> bool:
         return any(mail.session.peer in network for network in self._own)
-
-    async def _within_time(self, author: str, evidence: _Evidence, walks: _Walks) -> Finding:
-        try:
-            async with asyncio.timeout(self._settings.timeout):
-                return await _judged(author, evidence, walks, self._settings)
-        except TimeoutError:
-            return _temperror(author, f"no result within {self._settings.timeout:g} s")
-        except Temporary as error:
-            return _temperror(author, str(error))
 
 
 # --- the judgement (5.3) ---------------------------------------------------------------------------------------------
 
 
 async def _judged(author: str, evidence: _Evidence, walks: _Walks, settings: Settings) -> Finding:
+    try:
+        return await _weighed(author, evidence, walks, settings)
+    except Temporary as error:
+        why = f"what {author} wants could not be asked: {error}"
+        return Finding("temperror", why, result=_result("temperror", author))
+
+
+async def _weighed(author: str, evidence: _Evidence, walks: _Walks, settings: Settings) -> Finding:
     record, method = await _policy(author, walks)
     if record is None or record.useless:
         why = "has no DMARC record" if record is None else "has a DMARC record without a valid policy"
@@ -203,8 +202,10 @@ class _Failure:
 
 
 def _failed(author: str, failure: _Failure) -> Finding:
-    """Its code is the wish of the owner. Where nobody could tell now it is `temperror`, if anything hangs on it:
-    a wish for nothing must not hold up a mail (5.4)."""
+    """Its code is the wish of the owner, or `temperror` where not all could be asked and anything hangs on it.
+
+    A wish for nothing must not hold up a mail (5.4).
+    """
     wish, facts = failure.wish, failure.facts
     detail = _unaligned(author, wish, failure)
     result = _result("temperror" if failure.unknown else "fail", author, wish)
@@ -233,11 +234,6 @@ def _no_author(author: Author) -> Finding:
     """Several authors or none: there is no domain whose wish could be asked (5.3.1, 11.5)."""
     why = author.doubts[0] if author.doubts else "no domain in From" if author.address else "no author in From"
     return Finding("permerror", f"it cannot be told who wrote the mail: {why}", result=Result("dmarc", "permerror"))
-
-
-def _temperror(author: str, why: str) -> Finding:
-    detail = f"what {author} wants could not be asked: {why}"
-    return Finding("temperror", detail, result=_result("temperror", author))
 
 
 # --- what the filters before have found ------------------------------------------------------------------------------
@@ -353,10 +349,13 @@ def organisation(domain: str, records: Sequence[Record]) -> _Organisation:
 
 
 class _Walks:
-    """The questions for one mail, each asked once."""
+    """The questions for one mail, each asked once. What has no answer by the end of its time is `Temporary`, so what
+    was told before then still counts.
+    """
 
-    def __init__(self, dns: Dns, max_queries: int) -> None:
-        self._dns, self._max_queries = dns, max_queries
+    def __init__(self, dns: Dns, settings: Settings) -> None:
+        self._dns, self._settings = dns, settings
+        self._ends = asyncio.get_running_loop().time() + settings.timeout
         self._answers: dict[tuple[str, str], Sequence[Any] | Temporary] = {}
         self._records: dict[str, Record | None] = {}
 
@@ -374,14 +373,14 @@ class _Walks:
         """The record of *domain* itself."""
         if domain not in self._records:
             # The existence of the author's domain is asked last, and there have to be questions left for that.
-            texts = await self._ask("TXT", f"_dmarc.{domain}", self._max_queries - len(EXISTENCE))
+            texts = await self._ask("TXT", f"_dmarc.{domain}", self._settings.max_queries - len(EXISTENCE))
             self._records[domain] = parse(domain, texts)
         return self._records[domain]
 
     async def exists(self, domain: str) -> bool:
         """Whether *domain* has any of the records that domains of mail have (A.4)."""
         for kind in EXISTENCE:
-            if await self._ask(kind, domain, self._max_queries):
+            if await self._ask(kind, domain, self._settings.max_queries):
                 return True
         return False
 
@@ -396,16 +395,12 @@ class _Walks:
         return answer
 
     async def _answer(self, kind: str, name: str) -> Sequence[Any] | Temporary:
+        ask = {"TXT": self._dns.txt, "MX": self._dns.mx, "A": self._dns.a, "AAAA": self._dns.aaaa}[kind]
         try:
-            match kind:
-                case "TXT":
-                    return await self._dns.txt(name)
-                case "MX":
-                    return await self._dns.mx(name)
-                case "A":
-                    return await self._dns.a(name)
-                case _:
-                    return await self._dns.aaaa(name)
+            async with asyncio.timeout_at(self._ends):
+                return await ask(name)
+        except TimeoutError:
+            return Temporary(f"no answer within {self._settings.timeout:g} s")
         except Temporary as error:
             return error
 

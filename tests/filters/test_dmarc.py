@@ -467,6 +467,21 @@ def test_slow_dns_is_a_temporary_error_at_the_deadline() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_what_was_told_before_the_deadline_counts() -> None:
+    class Slow(FakeDns):
+        async def txt(self, name: str) -> Sequence[bytes]:
+            if name != "_dmarc.a.test":
+                await asyncio.sleep(30)
+            return await super().txt(name)
+
+    found = {"dkim": [signed("a.test")], "spf": [sent("bounce.a.test")]}
+    finding = only(Slow(REJECT), mail("a.test"), found, timeout=0.02)
+    assert finding.code == "pass"
+    assert facts_of(finding)["aligned.spf"] == "fail"
+    assert only(Slow(REJECT), mail("a.test"), {"spf": found["spf"]}, timeout=0.02).code == "temperror"
+    assert only(Slow(REJECT), mail("a.test"), {"spf": [sent("b.example")]}, timeout=0.02).code == "fail_reject"
+
+
 def test_a_fault_of_the_resolver_does_not_become_a_result() -> None:
     class Broken(FakeDns):
         async def txt(self, name: str) -> Sequence[bytes]:
