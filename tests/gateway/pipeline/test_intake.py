@@ -238,6 +238,43 @@ def test_what_the_owner_of_the_domain_in_from_wishes_becomes_of_a_forged_mail(si
         assert len(mailbox.listing(conn, "alice")) == (wish == "none")
 
 
+class Forwarding(Owner):
+    """There the forwarders of the tests have their key too, or nobody can tell now."""
+
+    def __init__(self, *, silent=False):
+        super().__init__("reject")
+        self.silent = silent
+
+    async def txt(self, name):
+        if not name.startswith("s._domainkey."):
+            return await super().txt(name)
+        if self.silent:
+            raise Temporary("nobody could tell")
+        return [RECORD]
+
+
+def trusting(*sealers):
+    shipped = files(None)["arc"].read_text()
+    return shipped.replace("trusted_sealers = []", f"trusted_sealers = {json.dumps(sealers)}")
+
+
+@pytest.mark.parametrize(
+    ("sealers", "silent", "kind", "reference"),
+    [
+        ([], False, Kind.REJECTED, "dmarc/fail_reject"),
+        (["other.example"], False, Kind.REJECTED, "dmarc/fail_reject"),
+        (["list.example"], False, Kind.OK, ""),
+        (["list.example"], True, Kind.DEFERRED, "dmarc/temperror"),
+        ([], True, Kind.REJECTED, "dmarc/fail_reject"),
+    ],
+)
+def test_a_list_that_the_site_trusts_may_pass_on_what_the_owner_wants_refused(site, sealers, silent, kind, reference):
+    here = site(dns=Forwarding(silent=silent), arc=trusting(*sealers))
+    raw = Forwarder("list.example", "dmarc=pass header.from=s.example", "from:subject").passes_on(GOOD)
+    *_, outcome = here.send(raw)
+    assert (outcome.kind, outcome.reference) == (kind, reference)
+
+
 def test_a_stripped_copy_is_delivered_and_the_original_is_held(site):
     mail = (
         b"From: a@s.example\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
