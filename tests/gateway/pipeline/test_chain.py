@@ -1,20 +1,17 @@
 """ARC chains: the published suite through reader, checker and filter; hostile chains; what they may cost."""
 
 import asyncio
-import base64
-import hashlib
 import ipaddress
 import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,14 +24,13 @@ from gateway.pipeline import confined
 from gateway.pipeline.chain import chain
 from gateway.pipeline.signed import Bodies, Claims, outermost
 from gateway.stages import Content as ContentPolicy
+from tests.peers.forwarder import RECORD, Forwarder
 
 SHARED = Path(os.environ.get("GATEPOST_SHARED", Path(__file__).parents[4] / "shared"))
 SUITE = SHARED / "suites" / "arc" / "arc-draft-validation-tests.yml"
 
 LIMITS = ContentPolicy.Settings()
 PEER = Session(ipaddress.ip_address("192.0.2.1"))
-KEY = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"a key for tests").digest())
-RECORD = b"v=DKIM1; k=ed25519; p=" + base64.b64encode(KEY.public_key().public_bytes_raw())
 TRUSTING = Settings(trusted_sealers=("one.test", "two.test", "three.test"))
 MAIL = b"From: Jane <jane@author.test>\r\nTo: joe@here.test\r\nSubject: hello\r\n\r\nIt is me.\r\n"
 
@@ -119,42 +115,6 @@ def test_a_chain_is_judged_as_the_suite_says(name: str, records: Mapping[str, st
 
 
 # --- chains of our own ---------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Forwarder:
-    """One that puts an ARC set on top of a mail. Fields are written so that what is signed can be seen at once."""
-
-    domain: str
-    results: str = "dmarc=pass header.from=author.test"
-    names: str = "from:to:subject"
-    message_tags: Mapping[str, str] = field(default_factory=dict)
-    seal_tags: Mapping[str, str] = field(default_factory=dict)
-
-    def passes_on(self, message: bytes) -> bytes:
-        """*message* with one more set on top."""
-        head, _, body = message.partition(b"\r\n\r\n")
-        fields = [line.split(b": ", 1) for line in head.split(b"\r\n")]
-        sets = [one for one in fields if one[0].startswith(b"ARC-")]
-        number = len(sets) // 3 + 1
-        words = [b"ARC-Authentication-Results", f"i={number}; {self.domain}; {self.results}".encode()]
-        last = {name.lower(): b"%s:%s\r\n" % (name.lower(), value) for name, value in fields}
-        signed = b"".join(last.get(name.encode(), b"") for name in self.names.split(":"))
-        body_hash = base64.b64encode(hashlib.sha256(body).digest()).decode()
-        about = {"i": str(number), "a": "ed25519-sha256", "c": "relaxed/relaxed", "d": self.domain, "s": "s"}
-        about |= {"h": self.names, "bh": body_hash, **self.message_tags}
-        mine = self._signed(b"ARC-Message-Signature", about, signed)
-        older = [*sets[::-1], words, mine]
-        about = {"i": str(number), "a": "ed25519-sha256", "d": self.domain, "s": "s"}
-        about |= {"cv": "pass" if number > 1 else "none", **self.seal_tags}
-        covered = b"".join(b"%s:%s\r\n" % (name.lower(), value) for name, value in older)
-        new = [self._signed(b"ARC-Seal", about, covered), mine, words]
-        return b"".join(b"%s: %s\r\n" % (name, value) for name, value in new) + message
-
-    def _signed(self, name: bytes, about: Mapping[str, str], covered: bytes) -> list[bytes]:
-        value = "; ".join(f"{tag}={text}" for tag, text in about.items() if text != "-").encode() + b"; b="
-        digest = hashlib.sha256(covered + name.lower() + b":" + value).digest()
-        return [name, value + base64.b64encode(KEY.sign(digest))]
 
 
 ONE, TWO, THREE = (Forwarder(f"{name}.test") for name in ("one", "two", "three"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 from dataclasses import replace
 from ipaddress import ip_address
@@ -17,6 +18,7 @@ from gateway.stages import files
 from gateway.state import LocalState
 from gateway.store import mailbox, messages, queue, tracking
 from gateway.store.engine import StorageFull, Store
+from tests.peers.forwarder import RECORD, Forwarder
 
 WORLD = Session(ip_address("192.0.2.1"), helo="peer.example")
 USER = Session(ip_address("127.0.0.1"), "submission", ListenerKind.SUBMISSION, "pc", "TLSv1.3", "alice")
