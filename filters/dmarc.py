@@ -274,7 +274,7 @@ class _Aligner:
         pass because nobody could tell."""
         aligned: list[_Identifier] = []
         unknown: list[_Identifier] = []
-        for one in sorted(identifiers, key=self._nearness):
+        for one in sorted(identifiers, key=_cost):
             try:
                 if await self._aligns(one):
                     (aligned if one.passed else unknown).append(one)
@@ -283,10 +283,6 @@ class _Aligner:
             except _TooMany:
                 continue  # it is too far away to count
         return _Alignment(tuple(aligned), tuple(unknown))
-
-    def _nearness(self, one: _Identifier) -> tuple[bool, bool, int]:
-        """What needs no question comes first, then what passed, then short names, which need few."""
-        return one.domain != self.author, not one.passed, one.domain.count(".")
 
     async def _aligns(self, identifier: _Identifier) -> bool:
         if identifier.domain == self.author:
@@ -303,6 +299,11 @@ class _Aligner:
         if _is_within(domain, ours):
             return organisation(domain, await self.walks.walk(domain)).domain == ours
         return self.settings.parents_align and _is_parent(domain, self.author, records)
+
+
+def _cost(identifier: _Identifier) -> tuple[bool, int]:
+    """What passed comes first, and short names, which need few questions."""
+    return not identifier.passed, _count(identifier.domain)
 
 
 def _is_parent(domain: str, author: str, records: Sequence[Record]) -> bool:
@@ -338,10 +339,9 @@ def organisation(domain: str, records: Sequence[Record]) -> _Organisation:
     """
     if not records or records[-1].psd == "n":
         return _Organisation(records[-1].domain if records else domain)
-    last = records[-1]
-    found = last.domain
-    if last.psd == "y" and last.domain != domain:
-        found = _shortened(domain, _count(last.domain) + 1)
+    found = records[-1].domain
+    if records[-1].psd == "y":
+        found = _shortened(domain, _count(found) + 1)
     if found == domain or _count(found) > (suffix := _count(_public_suffix(domain))):
         return _Organisation(found)
     private = [record.domain for record in records if _count(record.domain) > suffix]
@@ -518,6 +518,7 @@ def _count(domain: str) -> int:
 
 
 def _shortened(domain: str, labels: int) -> str:
+    """The last *labels* of *domain*; all of it where it has no more."""
     return ".".join(domain.split(".")[-labels:])
 
 
