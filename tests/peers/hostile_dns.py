@@ -29,6 +29,7 @@ Answerer = Callable[[Query, bool], bytes | Sequence[bytes]]
 
 Records = Mapping[tuple[str, str], Sequence[str]]
 FORGED = {"A": "203.0.113.66", "AAAA": "2001:db8:bad::1", "MX": "1 evil.example.", "PTR": "evil.example.", "NS": "a."}
+MAX_UDP = 1232  # octets that the gateway takes by UDP, and a server that tells the truth sends
 FORGED_TEXT = '"v=spf1 +all"'
 
 
@@ -212,7 +213,9 @@ class HostileDns:
         name = str(asked(query)[0]).rstrip(".").lower()
         faults = [fault for below, fault in self.faults.items() if not below or f".{name}".endswith(f".{below}")]
         truth = self.truth(query)
-        return faults[0](query, tcp, truth) if faults else truth
+        if faults:
+            return faults[0](query, tcp, truth)
+        return truth if tcp or len(truth) <= MAX_UDP else _truncated(query)
 
     def truth(self, query: Query) -> bytes:
         """What the records say, with an SOA where there is nothing."""
