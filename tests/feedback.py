@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 
 SAMPLES = Path(__file__).parent / "reports"
-BEGINS = 1_795_219_200
-"""The day that all samples tell of: 2026-11-21 (UTC)."""
+BEGINS = 1_735_689_600
+"""The day that all samples tell of: 2025-01-01 (UTC)."""
 BOUNDARY = "=_report"
 
 

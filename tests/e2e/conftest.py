@@ -51,6 +51,7 @@ def names() -> Iterator[Dns]:
         ("mail.mx.example", "A"): [processes.HOST],
         ("forged.example", "TXT"): ["v=spf1 -all"],
         ("honest.example", "TXT"): [f"v=spf1 ip4:{processes.HOST} -all"],
+        ("_dmarc.honest.example", "TXT"): ["v=DMARC1; p=reject"],
         ("null.example", "MX"): ["0 ."],
     }
     records |= {(f"2.0.0.127.{one.zone}", "A"): ["127.0.0.2"] for one in dnsbl.Settings().lists}  # they are well
@@ -70,6 +71,8 @@ def world(certificate: Certificate, real_clamd: Clamd, names: Dns) -> Iterator[W
             "routes": gateways.routes(via),
             "relay": gateways.shipped("relay", port=str(mta.port), allow_private='["127.0.0.0/8"]'),
             "spf": gateways.shipped("spf", own_relays="[]"),  # as if loopback were the world
+            "dmarc": gateways.shipped("dmarc", own_relays="[]"),
+            "reports": gateways.shipped("reports", receive=f'["alice+dmarc@{gateways.DOMAIN}"]'),
             "queue": gateways.shipped("queue", poll='"1s"'),
             "antivirus": gateways.shipped("antivirus", sockets=f'["unix:{real_clamd.unix_socket}"]'),
         }

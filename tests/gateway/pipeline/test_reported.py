@@ -78,8 +78,8 @@ def test_a_report_of_days_to_come_or_with_a_fault_is_told_and_not_kept():
 
 
 def test_the_record_says_in_a_line_what_a_report_is():
-    assert told().sentence == "a report by google.com about ours.example, 2026-11-21: 7 mails"
-    assert "2026-11-21 to 2026-11-22: 7" in told(ends=BEGINS + 86401).sentence
+    assert told().sentence == "a report by google.com about ours.example, 2025-01-01: 7 mails"
+    assert "2025-01-01 to 2025-01-02: 7" in told(ends=BEGINS + 86401).sentence
 
 
 # ---- The whole way ------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_a_report_is_read_in_the_child_and_kept_with_its_mail(tmp_path):
     mail_id, said = taken(site, mail(attachment(gzipped(sample("google")), "application/gzip", "r.xml.gz")))
     (one,) = kept(site)
     assert (one.org, one.mails, one.message_id, one.proof) == ("google.com", 15, mail_id, Proof.NONE)
-    assert said == "a report by google.com about ours.example, 2026-11-21: 15 mails"
+    assert said == "a report by google.com about ours.example, 2025-01-01: 15 mails"
     assert mails_of(site, "alice") == 1
 
 
