@@ -109,7 +109,7 @@ def _reduced(text: bytes) -> bytes:
     """*text* with one space for each run of spaces and tabs."""
     if b"\t" in text:
         text = text.translate(_TABS_AS_SPACES)
-    return _SPACES.sub(b" ", text) if b"  " in text else text
+    return b" ".join(_SPACES.split(text)) if b"  " in text else text  # quicker than sub()
 
 
 def _parted(text: bytes, relaxed: bool) -> tuple[bytes, bytes]:

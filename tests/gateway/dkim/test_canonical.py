@@ -79,7 +79,7 @@ OCTETS = st.lists(
 
 @BOTH
 @given(octets=OCTETS, step=st.integers(1, 9))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_bodies_are_as_dkimpy_makes_them_in_pieces_of_any_size(relaxed, octets, step):
     octets = octets + b"\r\n" if octets else octets  # dkimpy takes white space before a missing CRLF for text
     assert body_hash(octets, relaxed=relaxed, step=step) == sha256(ALGORITHMS[relaxed].canonicalize_body(octets))
@@ -89,14 +89,14 @@ def test_bodies_are_as_dkimpy_makes_them_in_pieces_of_any_size(relaxed, octets, 
 @given(
     octets=st.lists(st.sampled_from([b" ", b"\t", b"\r", b"\n", b"\r\n", b"a"])).map(b"".join), step=st.integers(1, 9)
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_pieces_of_any_size_make_the_same_hash(relaxed, octets, step):
     assert body_hash(octets, relaxed=relaxed, step=step) == body_hash(octets, relaxed=relaxed)
 
 
 @BOTH
 @given(name=st.sampled_from([b"From", b"X-A ", b"b\t"]), value=OCTETS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_fields_are_as_dkimpy_makes_them(relaxed, name, value):
     value = value.replace(b"\r\n", b"\r\n ").replace(b"\0", b"")
     ((their_name, their_value),) = ALGORITHMS[relaxed].canonicalize_headers([(name, value + b"\r\n")])
@@ -107,7 +107,7 @@ def test_fields_are_as_dkimpy_makes_them(relaxed, name, value):
 
 
 @given(octets=OCTETS, cuts=st.lists(st.integers(0, 12), max_size=4), step=st.integers(1, 5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_first_octets_of_the_canonical_body_have_their_hash(octets, cuts, step):
     whole = Relaxed.canonicalize_body(octets + b"\r\n" if octets else octets)
     body = Body(relaxed=True, cuts=cuts)
@@ -135,11 +135,11 @@ BOMBS = {
 
 @BOTH
 @pytest.mark.parametrize("name", BOMBS)
-def test_25_mb_that_stall_others_cost_little_time_and_memory(name, relaxed):
+def test_5_mb_that_stall_others_cost_little_time_and_memory(name, relaxed):
     megabyte = BOMBS[name] * ((1 << 20) // len(BOMBS[name]))
     body, before, began = Body(relaxed=relaxed), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    for _ in range(25):
+    for _ in range(5):
         body.update(megabyte)
     body.digest()
-    assert time.process_time() - began < 1.5
+    assert time.process_time() - began < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4 << 10
