@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.pipeline.aar import Said, said
@@ -129,6 +129,7 @@ def test_an_author_that_is_not_clear_is_none(properties: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_any_octets_are_read_without_a_fault_and_in_bounds(value: bytes) -> None:
     words = said(b"i=1; a.test; " + value)
     assert words is None or all(

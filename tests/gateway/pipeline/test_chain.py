@@ -329,6 +329,7 @@ def test_a_change_anywhere_in_what_is_sealed_breaks_the_chain(at: int, new: byte
     st.lists(st.sampled_from(["a", "b", "from", "c"]), max_size=10).map(tuple),
     st.booleans(),
 )
+@settings(deadline=None)
 def test_the_fields_signed_are_those_that_dkim_would_sign(
     lines: list[bytes], names: tuple[str, ...], relaxed: bool
 ) -> None:
