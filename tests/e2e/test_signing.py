@@ -1,11 +1,16 @@
 """Our own mail goes out signed, and programs of others find that the signatures hold; what we hand on is sealed."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import dkim
 import pytest
 
+from gateway.dkim import canonical, making
+from gateway.dkim.making import Chosen
+from gateway.dkim.ring import Ring
 from tests.e2e import gateway as gateways
 from tests.e2e import mails
 from tests.e2e.conftest import World
@@ -140,6 +145,28 @@ def test_mail_from_the_world_in_our_name_is_sealed_and_not_signed(signing: Signi
     message = signing.kept(raw)
     assert b"DKIM-Signature" not in message
     assert b"ARC-Authentication-Results: i=1; gw.peer.example;" in message
+    assert dkim.arc_verify(message, dnsfunc=signing.records)[0] == dkim.CV_Pass
+    assert verifiers.mail_dkim_arc(message, signing.dns.port) == "pass"
+
+
+def test_a_chain_that_holds_goes_on_with_our_set(signing: Signing, tmp_path: Path) -> None:
+    ring = Ring(tmp_path / "dkim")
+    entry = ring.activate("list.example", ring.add("list.example", "rsa").selector)
+    signing.dns.update({(entry.name, "TXT"): [entry.record]})
+    raw = mails.mail(recipient=BOB, subject="by a list")
+    head, _, text = raw.partition(b"\r\n\r\n")
+    body = canonical.Body(relaxed=True)
+    body.update(text)
+    (signer,) = ring.signers("list.example")
+    fields, chosen, results = (
+        canonical.fields(head + b"\r\n"),
+        Chosen(("from",), ("subject",)),
+        b"list.example; spf=pass",
+    )
+    first = making.arc_set(fields, body.digest() or b"", results, "none", signer, chosen, int(time.time()))
+    signing.gateway.put("list@list.example", [BOB], first + raw)
+    message = signing.kept(raw)
+    assert b"ARC-Authentication-Results: i=2; gw.peer.example;" in message
     assert dkim.arc_verify(message, dnsfunc=signing.records)[0] == dkim.CV_Pass
     assert verifiers.mail_dkim_arc(message, signing.dns.port) == "pass"
 
