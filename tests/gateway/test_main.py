@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from filters import spf
 from gateway import roles
+from gateway.model import ERROR
 from tests.peers import clamd, processes
 from tests.peers.processes import wait_until
 
@@ -70,17 +72,7 @@ encrypted = "quarantine"
 unscanned = "quarantine"
 error = 0.0
 """
-NO_DNS = """
-[actions]
-pass = 0.0
-none = 0.0
-neutral = 0.0
-softfail = 0.0
-fail = 0.0
-permerror = 0.0
-temperror = 0.0
-error = 0.0
-"""
+NO_DNS = "[actions]\n" + "".join(f"{code} = 0.0\n" for code in sorted(spf.Filter.codes | {ERROR}))
 
 
 @dataclass
