@@ -143,6 +143,8 @@ class Filter:
     def __init__(self, settings: Settings, tools: Tools) -> None:
         if settings.max_queries < MIN_QUERIES:
             raise ValueError(f"max_queries has to be {MIN_QUERIES} at least: one author's domain may need as many")
+        if not settings.timeout > 0:
+            raise ValueError("timeout is above 0")
         self._settings, self._tools = settings, tools
         self._own = [ipaddress.ip_network(network) for network in settings.own_relays]
 

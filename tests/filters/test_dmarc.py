@@ -449,6 +449,12 @@ def test_too_small_a_limit_is_told_at_once() -> None:
         Filter(Settings(max_queries=11), tools(FakeDns()))
 
 
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_a_time_in_which_nothing_can_be_asked_is_told_at_once(seconds: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        Filter(Settings(timeout=seconds), tools(FakeDns()))
+
+
 def test_a_wrong_network_in_the_settings_is_told_at_once() -> None:
     with pytest.raises(ValueError):
         Filter(Settings(own_relays=("here",)), tools(FakeDns()))
