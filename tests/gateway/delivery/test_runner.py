@@ -6,9 +6,10 @@ from itertools import pairwise
 import pytest
 
 from gateway.delivery.runner import HELD
-from gateway.model import Recipient, State, Temporary
+from gateway.model import Recipient, Report, ReportRecord, State, Temporary
 from gateway.stages import Queue, Routes
-from gateway.store import messages, queue
+from gateway.store import messages, queue, reports
+from gateway.store.reports import Received
 from tests.gateway.delivery.fakes import BOB, LATER, NEVER, NOW, unreachable
 
 
@@ -231,6 +232,17 @@ def test_what_was_held_too_long_is_dropped_and_its_octets_are_forgotten(house) -
     assert house.states(mail) == ["dropped"]
     with house.store.reading() as conn:
         assert messages.chunk_count(conn, mail) == 0
+
+
+def test_old_reports_of_others_are_forgotten(house) -> None:
+    for number, days in (("1", 0), ("2", 30)):
+        report = Report(org="google.com", id=number, domain="ours.example", records=(ReportRecord("192.0.2.1", 1),))
+        with house.store.begin() as conn:
+            reports.keep(conn, Received(report, house.now + days * 86400))
+    house.now += 401 * 86400
+    asyncio.run(house.runner().tidy())
+    with house.store.reading() as conn:
+        assert [one.id for one in reports.listed(conn, -1.0)] == ["2"]
 
 
 def test_a_mail_that_is_retried_by_hand_goes_at_once(house) -> None:
