@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-_TAG = re.compile(r"([A-Za-z][A-Za-z0-9_]*)[ \t]*=[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+from dkim.util import DuplicateTag, InvalidTagValueList, parse_tag_value
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Malformed(ValueError):
@@ -16,25 +19,20 @@ def parse(value: bytes) -> dict[str, str]:
 
     Names differ by case. Values have lost their folds and the white space around them, not the one within.
     """
+    text = value.replace(b"\r\n", b"")
+    if (
+        _FORBIDDEN.search(text) or not text.strip()
+    ):  # dkimpy lets both pass, and looks at the first letter of a name only
+        raise Malformed("a list of tags is malformed")
     try:
-        text = value.replace(b"\r\n", b"").decode()  # RFC 8616 5: UTF-8 may stand there
-    except UnicodeDecodeError:
-        raise Malformed("a list of tags is not UTF-8") from None
-    found: dict[str, str] = {}
-    for part in _parts(text):
-        match = _TAG.fullmatch(part.strip(" \t"))
-        if match is None:
-            raise Malformed("a list of tags is malformed")
-        if match[1] in found:
-            raise Malformed("a tag stands there twice")
-        found[match[1]] = match[2]
+        found = {name.decode(): tag.decode() for name, tag in parse_tag_value(text).items()}  # UTF-8 by RFC 8616 5
+    except DuplicateTag:
+        raise Malformed("a tag stands there twice") from None
+    except (InvalidTagValueList, UnicodeDecodeError):
+        raise Malformed("a list of tags is malformed") from None
+    if not all(map(_NAME.fullmatch, found)):
+        raise Malformed("a list of tags is malformed")
     return found
-
-
-def _parts(text: str) -> list[str]:
-    """The tags, without the empty one that a last semicolon makes."""
-    *parts, last = text.split(";")
-    return [*parts, last] if last.strip(" \t") or not parts else parts
 
 
 def without_spaces(value: str) -> str:
