@@ -1,4 +1,4 @@
-"""Do what was decided to the bytes of a mail: our header fields on top, forged ones out, parts stripped.
+"""Do what was decided to the bytes of a mail: our header fields on top, parts stripped.
 
 What the sender sent is never re-serialised: the result is spliced from spans of the original and new header lines, so
 the body keeps every octet. `strip` is the one action that changes a body, knowingly.
@@ -16,13 +16,7 @@ from typing import BinaryIO
 from typing_extensions import Buffer
 
 from gateway.events import clean
-from gateway.model import Action, Content, Envelope, Found, Part, Session, Verdict
-
-OURS = re.compile(rb"x-gatepost-", re.IGNORECASE)
-_AUTHENTICATION_RESULTS = re.compile(rb"(?:arc-)?authentication-results", re.IGNORECASE)
-_PERHAPS_FORGED = re.compile(rb"^\s*(?:x-gatepost-|(?:arc-)?authentication-results)", re.IGNORECASE | re.MULTILINE)
-"""Without it, which is quick, there is no need to look at each field."""
-_SPF_RESULTS = {"none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"}
+from gateway.model import Action, Content, Envelope, Part, Session, Verdict
 
 Piece = bytes | tuple[int, int]
 """New octets, or a span (start, end) of the original message."""
@@ -105,27 +99,6 @@ def name_of(field: bytes) -> bytes:
     return field.partition(b":")[0].strip().lower()
 
 
-def genuine(block: bytes, hostname: str) -> bytes:
-    """*block* without what only we may write: X-Gatepost-*, and results that claim to be ours (RFC 8601 5).
-
-    Lines that continue nothing are gone too: they would continue a field of ours, which comes to stand above them.
-    """
-    block = re.sub(rb"\A(?:[ \t][^\n]*\n)+", b"", block)
-    if not _PERHAPS_FORGED.search(block):
-        return block
-    return b"".join(field for field in fields(block) if not _forged(field, hostname))
-
-
-def _forged(field: bytes, hostname: str) -> bool:
-    name = name_of(field)
-    if OURS.match(name):
-        return True
-    if not _AUTHENTICATION_RESULTS.fullmatch(name):
-        return False
-    tokens = re.split(rb"[\s;\"=()]+", field.partition(b":")[2].replace(b"\\", b"").lower())
-    return hostname.lower().encode() in tokens  # comments too: a reader may see their end where we do not
-
-
 def received(session: Session, envelope: Envelope, mail_id: str, hostname: str, now: float) -> bytes:
     """The trace field that we prepend (RFC 5321 4.4; protocol words of RFC 3848 and RFC 6531 4.3)."""
     peer = f"IPv6:{session.peer}" if session.peer.version == 6 else str(session.peer)
@@ -148,22 +121,6 @@ def _protocol(session: Session, envelope: Envelope) -> str:
 def date(now: float) -> str:
     """*now* as a date-time of RFC 5322 3.3."""
     return format_datetime(datetime.fromtimestamp(now, UTC))
-
-
-def authentication_results(hostname: str, envelope: Envelope, session: Session, found: Found) -> bytes:
-    """Our Authentication-Results field (RFC 8601 2.2): the SPF result, or "none" where nothing was checked."""
-    result = next((finding.code for finding in found.get("spf", ()) if finding.code in _SPF_RESULTS), "")
-    domain = envelope.sender.rpartition("@")[2]
-    about = f"smtp.mailfrom={_value(domain)}" if domain else f"smtp.helo={_value(session.helo)}"
-    words = f"spf={result} {about}" if result else "none"
-    return f"Authentication-Results: {hostname};\r\n\t{words}\r\n".encode()
-
-
-def _value(text: str) -> str:
-    """*text* as a value of RFC 2045: a token as it is, anything else quoted."""
-    if re.fullmatch(r"[A-Za-z0-9._-]{1,255}", text):
-        return text
-    return '"' + re.sub(r"[^ !#-\[\]-~]", "?", text[:255]) + '"'
 
 
 def completion(block: bytes, mail_id: str, hostname: str, now: float) -> bytes:

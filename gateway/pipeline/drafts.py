@@ -5,12 +5,12 @@ Where one recipient takes the mail, those who would refuse it get it held, so no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from gateway.model import Action, Direction, Found, ListenerKind, Mail, Notice, Recipient, State, Verdict, new_id
-from gateway.pipeline import actions, explain, mime
+from gateway.pipeline import actions, explain, mime, results
 from gateway.pipeline.actions import Piece, Splice
 from gateway.pipeline.reported import Told
 from gateway.store.messages import Draft, Row
@@ -41,7 +41,7 @@ class Circumstances:
     """What else goes into the record: our name, the time, the findings and the policies they were decided by.
 
     `observation` is what the owner of the domain in the From shall hear of, `told` what a report in the mail tells us;
-    both are kept once, whatever the variants.
+    both are kept once, whatever the variants. `sealer` is the domain that seals for us where signing.toml names one.
     """
 
     hostname: str
@@ -50,6 +50,7 @@ class Circumstances:
     version: str
     observation: Observation | None = None
     told: Told | None = None
+    sealer: str = ""
 
 
 def drafts(
@@ -104,7 +105,8 @@ def _row(mail: Mail, one: Judged) -> Row:
 def _draft(
     mail: Mail, mail_id: str, spooled: Spooled, about: Circumstances, head: bytes, pieces: Sequence[Piece]
 ) -> Draft:
-    header = b"".join(_on_top(mail, about)) + actions.genuine(head, about.hostname) + _completed(mail, about, head)
+    genuine = results.genuine(head, about.hostname, _own_sets(mail, about))
+    header = b"".join(_on_top(mail, about)) + genuine + _completed(mail, about, head)
     body = Splice(spooled.file, pieces)
     shown = mime.shown(spooled.head)
     return Draft(
@@ -122,10 +124,17 @@ def _draft(
     )
 
 
+def _own_sets(mail: Mail, about: Circumstances) -> Collection[int]:
+    """The ARC sets that stay though they bear our name. A host of ours, a list server say, got them from us."""
+    if mail.session.kind is ListenerKind.RELAY:
+        return range(1, 51)  # RFC 8617 5.1.1.1
+    return results.own_sets(mail.content.arc, about.found, about.hostname, about.sealer)
+
+
 def _on_top(mail: Mail, about: Circumstances) -> Iterator[bytes]:
     yield actions.received(mail.session, mail.envelope, mail.id, about.hostname, about.now)
     if mail.session.direction is Direction.INBOUND:
-        yield actions.authentication_results(about.hostname, mail.envelope, mail.session, about.found)
+        yield results.field(about.hostname, about.found)
     yield f"X-Gatepost-Id: {mail.id}\r\n".encode()
 
 

@@ -1,0 +1,137 @@
+"""Authentication-Results (RFC 8601): the one field that says what we found, and away with all that pretend to be ours.
+
+What stands in ours is written by its grammar, whatever strangers called themselves. What claims to be ours and is not
+never reaches a reader, as somebody believes it: a mail program, the next host, or we ourselves on the way out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+
+from gateway.idn import a_labels
+from gateway.model import Arc, Found, Result
+from gateway.pipeline.actions import fields, name_of
+from gateway.pipeline.mime import MAX_VALUE, MAX_WORDS, decode_words, raw_text
+
+MAX_RESULTS = 50
+WIDTH = 78
+_ORDER = ("spf", "dkim", "arc", "dmarc")
+_WORD = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_PROPERTY = re.compile(r"[a-z][a-z0-9-]{0,39}\.[a-z][a-z0-9_-]{0,39}")
+_PLAIN = re.compile(r"(?:[\w!#$%&'*+^`{|}~.-]*@)?[\w.-]+|[\w!#$%&'*+^`{|}~.-]+", re.ASCII)
+
+_NAMES = {b"authentication-results", b"arc-authentication-results"}
+_PERHAPS_FORGED = re.compile(rb"gatepost-|authentication-results", re.IGNORECASE)
+"""Without it, which is quick, there is no need to look at each field."""
+_UNPRINTABLE = re.compile(rb"[^!-~]")
+_ASSIGNED = re.compile(r'="?[^\s;"()<>,]*')
+_INSTANCE = re.compile(rb"\s*i\s*=\s*([0-9]{1,3})\s*;", re.IGNORECASE)
+
+
+def field(hostname: str, found: Found) -> bytes:
+    """Our field: every result that a filter *found*, one a line, or "none" where nothing was checked (RFC 8601 2.2)."""
+    results = [finding.result for findings in found.values() for finding in findings if finding.result is not None]
+    results.sort(key=lambda result: _ORDER.index(result.method) if result.method in _ORDER else len(_ORDER))
+    clauses = list(dict.fromkeys(map(_clause, filter(_is_sound, results))))[:MAX_RESULTS] or ["none"]
+    return ";\r\n\t".join([f"Authentication-Results: {hostname}", *clauses]).encode("ascii") + b"\r\n"
+
+
+def _is_sound(result: Result) -> bool:
+    return bool(_WORD.fullmatch(result.method) and _WORD.fullmatch(result.result))
+
+
+def _clause(result: Result) -> str:
+    """One result with its properties, folded between them; properties without a value are left out."""
+    lines, line = [], f"{result.method}={result.result}"
+    for name, value in result.properties:
+        if not value or not _PROPERTY.fullmatch(name):
+            continue
+        word = f"{name}={_value(value)}"
+        if len(line) + len(word) >= WIDTH:
+            lines.append(line)
+            line = f"\t {word}"
+        else:
+            line += f" {word}"
+    return "\r\n".join([*lines, line])
+
+
+def _value(text: str) -> str:
+    """*text* as a pvalue of RFC 8601 2.2: a token, a domain or an address as it is, anything else quoted."""
+    text = text[:255]
+    return text if _PLAIN.fullmatch(text) else '"' + re.sub(r"[^ !#-\[\]-~]", "?", text) + '"'
+
+
+def ours(head: bytes, hostname: str) -> bytes | None:
+    """What our own field in the header *head* of a stored message says: all behind its colon, without the last CRLF.
+
+    It is the first that bears our name, as `genuine` took away all others before ours came on top.
+    """
+    for one in fields(head):
+        if name_of(one) == b"authentication-results" and _claims(one, hostname):
+            return one.partition(b":")[2].strip()
+    return None
+
+
+def genuine(block: bytes, hostname: str, kept: Collection[int] = ()) -> bytes:
+    """*block* without what only we may write: X-Gatepost-*, and results that claim to be ours (RFC 8601 5).
+
+    Of the ARC sets those in *kept* stay (see `own_sets`). Lines that continue nothing are gone too: they would continue
+    a field of ours, which comes to stand above them.
+    """
+    block = re.sub(rb"\A(?:[ \t][^\n]*\n)+", b"", block)
+    if not _PERHAPS_FORGED.search(block):
+        return block
+    return b"".join(one for one in fields(block) if not _is_forged(one, hostname, kept))
+
+
+def own_sets(arc: Arc, found: Found, hostname: str, sealer: str = "") -> frozenset[int]:
+    """The instances of the ARC sets that we made ourselves, when the mail passed us before, in a chain that holds.
+
+    To take one of them out would break the chain of those who handed the mail on (RFC 8617 5.1). One that bears our
+    name under somebody else's seal, or in a chain that does not hold, vouches for nothing but might be believed.
+    """
+    if not any(finding.result and finding.result.result == "pass" for finding in found.get("arc", ())):
+        return frozenset()
+    return frozenset(one.instance for one in arc.sets if _is_seal_of(one.seal.domain, hostname, sealer))
+
+
+def _is_seal_of(domain: str, hostname: str, sealer: str) -> bool:
+    domain, hostname = domain.lower(), hostname.lower()
+    return bool(domain) and (
+        domain in {hostname, sealer.lower()} or ("." in domain and hostname.endswith(f".{domain}"))
+    )
+
+
+def _is_forged(one: bytes, hostname: str, kept: Collection[int]) -> bool:
+    """Whether the field is of a kind that only we write; octets in its name that nobody sees do not count."""
+    name = _UNPRINTABLE.sub(b"", name_of(one))
+    if name.startswith(b"x-gatepost-"):
+        return True
+    if name not in _NAMES or not _claims(one, hostname):
+        return False
+    match = _INSTANCE.match(one.partition(b":")[2]) if name.startswith(b"arc-") else None
+    return match is None or int(match[1]) not in kept
+
+
+def _claims(one: bytes, hostname: str) -> bool:
+    """Whether some reader may find our name where the server's stands: comments and quotes end elsewhere for others."""
+    text = raw_text(one.partition(b":")[2].replace(b"\r\n", b""))
+    if text.count("=?") > MAX_WORDS or (len(text) > MAX_VALUE and "=?" in text):
+        return True  # nobody honest writes so, and we would not decode all of it
+    wanted = hostname.lower().rstrip(".")
+    return any(name == wanted for reading in {text, decode_words(text)} for name in _names_in(reading))
+
+
+def _names_in(text: str) -> Iterator[str]:
+    """All that might be the server's name, without regard to case, quotes and a final dot, in A-labels.
+
+    Values of properties are not: "smtp.helo=gw.example" is said of us by others, not in our name.
+    """
+    text = _ASSIGNED.sub("=", text.replace("\\", "").lower())
+    for word in re.split(r"[\s;\"=()<>,/:@\x00-\x1f]+", text):
+        name = word.rstrip(".")
+        with suppress(ValueError):
+            name = name if name.isascii() else a_labels(name)
+        yield name
