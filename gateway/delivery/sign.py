@@ -15,7 +15,7 @@ from contextlib import aclosing
 from gateway import events
 from gateway.delivery.transaction import MAX_HEADER
 from gateway.dkim import canonical, making, published, reading
-from gateway.dkim.making import Chosen, NotSigned
+from gateway.dkim.making import NotSigned
 from gateway.dkim.ring import KeyState, Ring, Signer
 from gateway.model import Delivery, Dns, Permanent, Temporary
 from gateway.pipeline import author
@@ -87,7 +87,7 @@ class Hand:
             if not signers:
                 return b""
             fields, body = _fields(head), await _digest(chunks, rest)
-        chosen, now = Chosen(policy.oversigned, policy.signed), int(self._now())
+        chosen, now = making.chosen(policy.oversigned, policy.signed), int(self._now())
         expires = now + int(policy.expires) if policy.expires else 0
         return b"".join(making.signature(fields, body, signer, chosen, now, expires) for signer in signers)
 
@@ -101,7 +101,7 @@ class Hand:
             results = _results(fields)
             cv = _state_of_chain(fields, results)
             body = await _digest(chunks, rest)
-        chosen = Chosen(("from",), (*policy.oversigned, *policy.signed, "dkim-signature"))
+        chosen = making.chosen(("from",), (*policy.oversigned, *policy.signed, "dkim-signature"))
         return making.arc_set(fields, body, results, cv, signer, chosen, int(self._now()))
 
     def _sealer(self, policy: Signing) -> Signer | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.dkim import reading, tags
 from gateway.dkim.ring import Signer
@@ -41,15 +42,20 @@ class Chosen:
     sealed: Sequence[str]
     signed: Sequence[str]
 
-    def names(self, fields: Sequence[bytes]) -> list[str]:
+    def names(self, fields: Sequence[bytes]) -> tuple[str, ...]:
         """h= for a header."""
         count = Counter(map(reading.name_of, fields))
-        more = [name for name in self.signed if name not in self.sealed]
         names = [name for name in self.sealed for _ in range(count[name] + 1)]
-        names += [name for name in more for _ in range(count[name])]
+        names += [name for name in self.signed if name in count for _ in range(count[name])]
         if len(names) > MOST_NAMES:
             raise NotSigned("the header has too many fields to be signed")
-        return names
+        return tuple(names)
+
+
+@lru_cache(maxsize=8)
+def chosen(sealed: Sequence[str], signed: Sequence[str]) -> Chosen:
+    """`Chosen`, from lists that may have names in common."""
+    return Chosen(sealed, tuple(name for name in dict.fromkeys(signed) if name not in sealed))
 
 
 def signature(fields: Sequence[bytes], body: bytes, signer: Signer, chosen: Chosen, now: int, expires: int) -> bytes:
@@ -60,8 +66,7 @@ def signature(fields: Sequence[bytes], body: bytes, signer: Signer, chosen: Chos
     names = chosen.names(fields)
     about = [("v", "1"), ("a", signer.key.algorithm), ("c", "relaxed/relaxed"), ("d", signer.domain)]
     about += [("s", signer.selector), ("t", str(now)), *([("x", str(expires))] if expires else [])]
-    about += [("h", ":".join(names)), ("bh", _base64(body))]
-    return _signed("DKIM-Signature", about, signer, reading.selected(fields, names, b""))
+    return _signed("DKIM-Signature", about, signer, reading.selected(fields, names, b""), (names, body))
 
 
 def arc_set(
@@ -79,8 +84,8 @@ def arc_set(
     names = chosen.names(fields)
     about = [("i", str(instance)), ("a", signer.key.algorithm)]
     of = [("d", signer.domain), ("s", signer.selector), ("t", str(now))]
-    message = [*about, ("c", "relaxed/relaxed"), *of, ("h", ":".join(names)), ("bh", _base64(body))]
-    over = _signed("ARC-Message-Signature", message, signer, reading.selected(fields, names, b""))
+    message = [*about, ("c", "relaxed/relaxed"), *of]
+    over = _signed("ARC-Message-Signature", message, signer, reading.selected(fields, names, b""), (names, body))
     # RFC 8617 5.1.2: nothing certain can be said over a broken chain, so the seal of that is over our own set alone
     chain = [] if cv == "fail" else [sets[number][name] for number in sorted(sets) for name in ARC]
     return _signed("ARC-Seal", [*about, *of, ("cv", cv)], signer, [*chain, found, over]) + over + found
@@ -130,34 +135,38 @@ def _number(text: str) -> int:
 # ---- Writing a field ----------------------------------------------------------------------------------------------
 
 
-def _signed(name: str, about: Tags, signer: Signer, signed: Sequence[bytes]) -> bytes:
-    """The field *name* with these tags and, last, b=: the signature over the fields *signed* and this one."""
-    bare = _written(name, about)
+def _signed(
+    name: str, about: Tags, signer: Signer, signed: Sequence[bytes], over: tuple[tuple[str, ...], bytes] | None = None
+) -> bytes:
+    """The field *name* with these tags and, last, b=: the signature over the fields *signed* and this one.
+
+    *over* is what h= and bh= say, in fields that have them.
+    """
+    lines = [_folded(f"{name}:", [f" {tag}={value};" for tag, value in about])]
+    lines += [_list(over[0]), f"bh={_base64(over[1])};"] if over else []
+    bare = "\r\n\t".join([*lines, "b="]).encode()
     value = _base64(signer.key.sign(reading.digest(signed, bare + b"\r\n", relaxed=True)))
-    lines = [value[start : start + WIDTH - 3] for start in range(0, len(value), WIDTH - 3)]
-    return bare + "\r\n\t".join(lines).encode() + b"\r\n"
+    pieces = [value[start : start + WIDTH - 3] for start in range(0, len(value), WIDTH - 3)]
+    return bare + "\r\n\t".join(pieces).encode() + b"\r\n"
 
 
-def _written(name: str, about: Tags) -> bytes:
-    """A field with tags, up to where the value of b= begins; folded where white space means nothing."""
-    lines, line = [], f"{name}:"
-    for tag, value in about:
-        for word in _words(tag, value):
-            if len(line) + len(word) > WIDTH:
-                lines.append(line)
-                line = "\t" + word.lstrip()
-            else:
-                line += word
-    return "\r\n".join([*lines, line, "\tb="]).encode()
+@lru_cache(maxsize=256)
+def _list(names: tuple[str, ...]) -> str:
+    """h=, folded behind colons (RFC 6376 3.5)."""
+    *first, last = names
+    return _folded("h=", [*(f"{name}:" for name in first), f"{last};"])
 
 
-def _words(tag: str, value: str) -> list[str]:
-    """A tag in pieces between which it may be folded: lists at each colon (RFC 6376 3.5)."""
-    if tag != "h":
-        return [f" {tag}={value};"]
-    *names, last = value.split(":")
-    first, *more = [*(f"{name}:" for name in names), f"{last};"]
-    return [f" h={first}", *more]
+def _folded(start: str, words: Iterable[str]) -> str:
+    """*start* and *words*, on lines that are no longer than need be."""
+    lines, line = [], start
+    for word in words:
+        if len(line) + len(word) > WIDTH:
+            lines.append(line)
+            line = word.lstrip()
+        else:
+            line += word
+    return "\r\n\t".join([*lines, line])
 
 
 def _base64(octets: bytes) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class Ring:
 
     def is_empty(self) -> bool:
         """Whether there never was a key. It costs next to nothing."""
-        return not self._folder.is_dir()
+        return not self._entries and not self._folder.is_dir()
 
     def domains(self) -> list[str]:
         """The domains that have keys, in order."""
@@ -109,7 +110,7 @@ class Ring:
 
     def entries(self, domain: str) -> tuple[Entry, ...]:
         """The keys of *domain*, oldest first; `Permanent` where what is known of them cannot be read."""
-        path = self._folder.joinpath(domain, STATES)
+        path = _place(self._folder, domain, STATES)
         try:
             stamp = _stamp(path.stat())
             kept, found = self._entries.get(domain, (None, ()))
@@ -186,7 +187,7 @@ class Ring:
         self._path(domain, selector).unlink(missing_ok=True)
 
     def _path(self, domain: str, selector: str) -> Path:
-        return self._folder.joinpath(domain, f"{selector}.pem")
+        return _place(self._folder, domain, f"{selector}.pem")
 
     def _is_taken(self, domain: str, selector: str) -> bool:
         return any(one.selector == selector for one in self.entries(domain)) or self._path(domain, selector).exists()
@@ -238,6 +239,11 @@ class Ring:
         if os.geteuid() == 0:
             owner = self._folder.parent.stat()
             os.chown(path, owner.st_uid, owner.st_gid)
+
+
+@lru_cache(maxsize=256)
+def _place(folder: Path, domain: str, name: str) -> Path:
+    return folder.joinpath(domain, name)
 
 
 def _stamp(found: os.stat_result) -> _Stamp:

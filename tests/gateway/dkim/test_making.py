@@ -166,7 +166,7 @@ def test_the_seal_of_a_broken_chain_is_over_our_own_set():
     seal, *_ = canonical.fields(sealed(broken, "fail"))
     assert (value_of(seal)["cv"], value_of(seal)["i"]) == ("fail", "2")
     (_, message, results) = canonical.fields(sealed(broken, "fail"))
-    bare = making._written("ARC-Seal", [(k, value_of(seal)[k]) for k in ("i", "a", "d", "s", "t", "cv")]) + b"\r\n"
+    bare = seal.partition(b"\tb=")[0] + b"\tb=\r\n"
     over = making.reading.digest([results, message], bare, relaxed=True)
     assert value_of(seal)["b"].replace(" ", "").replace("\t", "") == making._base64(KEYS["rsa"].sign(over))
 
