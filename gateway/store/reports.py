@@ -19,13 +19,6 @@ from gateway.model import Report, ReportRecord
 from gateway.store import schema
 from gateway.store.statements import Statement
 
-LIMIT = 10_000
-"""Most lines that one question returns."""
-_FORGOTTEN = 20_000  # records in one transaction
-_report = schema.dmarc_report
-_record = schema.dmarc_record
-_ADD_RECORD = Statement(insert(_record), *({*_record.columns.keys()} - {"id"}))
-
 
 class Proof(StrEnum):
     """How it is known who sent a report."""
@@ -33,6 +26,17 @@ class Proof(StrEnum):
     DMARC = "dmarc"
     BY_HAND = "by hand"
     NONE = ""
+
+
+LIMIT = 10_000
+"""Most lines that one question returns."""
+_FORGOTTEN = 20_000  # records in one transaction
+_DAY = 86400.0
+_DAILY = {Proof.DMARC: 100_000, Proof.NONE: 20_000}
+"""Records that are kept in a day of one sender, and of all together who are not proved."""
+_report = schema.dmarc_report
+_record = schema.dmarc_record
+_ADD_RECORD = Statement(insert(_record), *({*_record.columns.keys()} - {"id"}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,11 @@ class Tally:
 
 
 def keep(conn: Connection, received: Received) -> bool:
-    """Keep a report, in the transaction that keeps its mail. False where it is already there."""
+    """Keep a report, in the transaction that keeps its mail. False where it is there, or too many came that day."""
     report = received.report
     same = _report.c.org == report.org, _report.c.report_id == report.id, _report.c.domain == report.domain
     known = conn.execute(select(_report.c.id, _report.c.proof).where(*same)).one_or_none()
-    if known is not None and (known.proof or not received.proof):
+    if (known is not None and (known.proof or not received.proof)) or _is_flood(conn, received):
         return False
     try:
         with conn.begin_nested():
@@ -96,6 +100,20 @@ def keep(conn: Connection, received: Received) -> bool:
         return False
     _ADD_RECORD.run_many(conn, [_record_values(number, one) for one in report.records])
     return True
+
+
+def _is_flood(conn: Connection, received: Received) -> bool:
+    """Whether the sender of *received* has had its share of this day; those who are not proved have one together.
+
+    A small mail can bring a large report, so without this anybody could fill the disk.
+    """
+    if received.proof is Proof.BY_HAND:
+        return False
+    recent = [_report.c.received_at > received.received_at - _DAY, _report.c.proof == received.proof]
+    if received.proof:
+        recent.append(_report.c.sender == received.sender)
+    count = select(func.count()).select_from(_record).join(_report, _record.c.report == _report.c.id).where(*recent)
+    return (conn.scalar(count) or 0) + len(received.report.records) > _DAILY[received.proof]
 
 
 def _report_values(received: Received) -> Mapping[str, Any]:

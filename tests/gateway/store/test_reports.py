@@ -100,6 +100,19 @@ def test_old_reports_are_forgotten_with_their_records_a_piece_at_a_time(change, 
     assert look(reports.totals, 0.0) == {"ours.example": (15, 12)}
 
 
+def test_nobody_fills_the_tables_with_reports(change, look, now, monkeypatch):
+    monkeypatch.setattr(reports, "_DAILY", {Proof.DMARC: 4, Proof.NONE: 2})
+
+    def kept(number, proof=Proof.DMARC, sender="google.com", at=now):
+        return change(reports.keep, replace(received(at, id=number, proof=proof), sender=sender))
+
+    assert [kept("1"), kept("2"), kept("3")] == [True, True, False]
+    assert kept("3", sender="yahoo.com")
+    assert [kept("4", Proof.NONE, "a.example"), kept("5", Proof.NONE, "b.example")] == [True, False]
+    assert [kept("6", Proof.BY_HAND) for _ in range(2)] == [True, False]
+    assert kept("7", at=now + DAY + 1)
+
+
 def test_a_report_is_kept_with_its_mail_or_not_at_all(put, look, change, now):
     put(State.MAILBOX, mailbox="alice", mail={"report": received(now)})
     assert len(look(reports.listed, 0.0)) == 1
