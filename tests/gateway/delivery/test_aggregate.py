@@ -4,6 +4,7 @@ import email
 import email.policy
 import gzip
 import re
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.delivery import aggregate
 from gateway.delivery.aggregate import NAMESPACE, Records, Subject
+from gateway.pipeline import content, feedback
+from gateway.stages import Content, Reports
 from gateway.store.observations import DAY, Published, Row
 
 BEGINS = 20_000 * DAY
@@ -188,3 +191,43 @@ def test_every_line_ends_in_crlf_and_is_short(size):
     assert lines[-1] == b""
     assert not any(b"\n" in line or b"\r" in line for line in lines)
     assert max(map(len, lines)) <= 998
+
+
+# ---- The other end ------------------------------------------------------------------------------------------------
+
+LIMITS = Content.Settings()
+
+
+def received(rows, policy=None):
+    """What a gateway like ours reads in the mail that we send."""
+    policy = policy or Reports()
+    records = Records(policy.size)
+    for one, mails in rows:
+        records.add(one, mails)
+    raw, _ = composed(aggregate.packed(aggregate.xml(ABOUT, PUBLISHED, records)))
+    return feedback.read(raw, content.parse(raw, LIMITS), LIMITS)
+
+
+def test_what_we_send_we_can_read():
+    told = received([(ROW, 17), (Row("2001:db8::1", "none", "pass", "fail", "owner.example"), 4)])
+    assert (told.fault, told.faulty, told.left, told.errors) == ("", 0, 0, ())
+    assert (told.org, told.email, told.id) == (ABOUT.organisation, ABOUT.contact, ABOUT.id)
+    assert (told.domain, told.begins, told.ends) == ("owner.example", BEGINS, BEGINS + DAY - 1)
+    assert dict(told.policy).items() >= {"p": "reject", "sp": "none", "adkim": "r", "aspf": "s"}.items()
+    first, second = told.records
+    assert (first.source, first.count, first.disposition, first.dkim, first.spf) == (
+        "192.0.2.1", 17, "quarantine", "fail", "pass"
+    )  # fmt: skip
+    assert (first.header_from, first.envelope_from) == ("news.owner.example", "else.example")
+    assert (second.source, second.count, second.dkim) == ("2001:db8::1", 4, "pass")
+
+
+def test_the_largest_report_that_we_send_can_be_read():
+    policy = Reports()
+    signatures = (("d.example", "s1", "pass"), ("e.example", "s2", "fail"))
+    rows = (
+        (replace(ROW, source=f"10.0.{n >> 8}.{n & 255}", signatures=signatures), 1 + n % 7) for n in range(policy.rows)
+    )
+    told = received(rows, policy)
+    assert (told.fault, told.faulty) == ("", 0)
+    assert len(told.records) + told.left == policy.rows

@@ -6,6 +6,8 @@ import pytest
 
 from gateway.model import Action, Envelope, Finding, Mail, Reason, Recipient, Result, Session, Verdict
 from gateway.pipeline.observed import observation
+from gateway.store import observations
+from tests.gateway.pipeline.test_intake import GOOD, Site
 
 NOW = 1_800_000_000.0
 FACTS = (
@@ -138,3 +140,53 @@ def test_strangers_text_is_cut_and_cleaned():
     for text in (told.envelope_from, *told.signatures[0][:2]):
         assert len(text) <= 253
         assert text.isprintable()
+
+
+# ---- What counts --------------------------------------------------------------------------------------------------
+
+
+class Publishing:
+    """A DNS in which every domain has a DMARC policy, and an address for reports; nobody vouches for any mail."""
+
+    async def nothing(self, name):
+        return ()
+
+    async def txt(self, name):
+        return (b"v=DMARC1; p=none; rua=mailto:rua@s.example",) if name == "_dmarc.s.example" else ()
+
+    a = aaaa = mx = ptr = nothing
+
+
+def counted(folder, monkeypatch, to=("alice@ours.example",), **policies):
+    """How many mails were observed after one mail was sent."""
+    monkeypatch.setattr("tests.gateway.pipeline.test_intake.Silent", Publishing)
+    here = Site(folder, **({"reports": 'send = "always"\n'} | policies))
+    *_, outcome = here.send(GOOD, *to)
+    with here.store.reading() as conn:
+        return outcome.kind.value, observations.count(conn, "s.example", 0.0, 1e12)
+
+
+def lenient(word):
+    rest = "".join(f"{code} = 0.0\n" for code in (
+        "pass", "none", "fail_quarantine", "fail_reject", "forwarded", "temperror", "permerror"
+    ))  # fmt: skip
+    return f'[actions]\nfail_none = "{word}"\n{rest}error = "defer"\n'
+
+
+@pytest.mark.parametrize(("word", "kind", "count"), [
+    ("accept", "ok", 1), ("quarantine", "ok", 1), ("reject", "rejected", 1), ("defer", "deferred", 0),
+])  # fmt: skip
+def test_a_mail_counts_that_was_taken_held_or_refused_and_not_one_that_comes_again(
+    tmp_path, monkeypatch, word, kind, count
+):
+    assert counted(tmp_path, monkeypatch, dmarc=lenient(word)) == (kind, count)
+
+
+def test_a_mail_for_several_counts_once(tmp_path, monkeypatch):
+    both = ("alice@ours.example", "bob@ours.example")
+    assert counted(tmp_path, monkeypatch, both, dmarc=lenient("accept")) == ("ok", 1)
+
+
+@pytest.mark.parametrize("send", ["auto", "never"])
+def test_where_reports_are_off_nothing_is_kept(tmp_path, monkeypatch, send):
+    assert counted(tmp_path, monkeypatch, dmarc=lenient("accept"), reports=f'send = "{send}"\n') == ("ok", 0)
