@@ -63,17 +63,6 @@ def _value(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else '"' + re.sub(r"[^ !#-\[\]-~]", "?", text) + '"'
 
 
-def ours(head: bytes, hostname: str) -> bytes | None:
-    """What our own field in the header *head* of a stored message says: all behind its colon, without the last CRLF.
-
-    It is the first that bears our name, as `genuine` took away all others before ours came on top.
-    """
-    for one in fields(head):
-        if name_of(one) == b"authentication-results" and _claims(one, hostname):
-            return one.partition(b":")[2].strip()
-    return None
-
-
 def genuine(block: bytes, hostname: str, kept: Collection[int] = ()) -> bytes:
     """*block* without what only we may write: X-Gatepost-*, and results that claim to be ours (RFC 8601 5).
 

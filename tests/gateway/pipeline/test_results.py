@@ -225,16 +225,3 @@ def test_only_the_sets_that_are_kept_survive() -> None:
     assert results.genuine(one + two, HOST, {2}) == two
     plain = f"Authentication-Results: i=2; {HOST}; dmarc=pass\r\n".encode()
     assert results.genuine(plain, HOST, {2}) == b""
-
-
-# ---- Reading our own ----------------------------------------------------------------------------------------------
-
-
-def test_our_own_field_is_found_again_and_no_other() -> None:
-    field = results.field(HOST, found(SPF, DMARC))
-    stored = b"Received: from x\r\n\tby gw\r\n" + field + b"Authentication-Results: other.example; spf=fail\r\n"
-    said = results.ours(stored, HOST)
-    assert said is not None
-    assert b"Authentication-Results: " + said + b"\r\n" == field
-    assert results.ours(b"A: b\r\nAuthentication-Results: other.example; spf=fail\r\n", HOST) is None
-    assert results.ours(b"", HOST) is None
