@@ -36,6 +36,7 @@ _NONE = (
 
 Domain = Annotated[str, typer.Argument(help="Only this domain and those below it.")]
 Days = Annotated[int, typer.Option(help="Look back so many days.", min=1, max=36500)]
+By = Annotated[str, typer.Option("--by", help="Only reports that came from this domain.")]
 Unproved = Annotated[bool, typer.Option("--all", help="Count reports too whose sender nobody has proved.")]
 Lines = Annotated[int, typer.Option(help="At most so many lines for each domain.", min=1, max=reports.LIMIT)]
 
@@ -45,6 +46,7 @@ def report(
     ctx: typer.Context,
     domain: Domain = "",
     days: Days = 30,
+    by: By = "",
     everything: Unproved = False,
     names: Annotated[bool, typer.Option("--names", help="Ask the DNS for the names of the sources.")] = False,
     number: Annotated[
@@ -64,11 +66,11 @@ def report(
     if number is not None:
         _show_one(ctx, number, json=json)
         return
-    asked, since = routes.normal(domain), time.time() - days * _DAY
+    asked, sender, since = routes.normal(domain), routes.normal(by), time.time() - days * _DAY
     with reading(ctx) as conn:
-        totals = reports.totals(conn, since, asked, unproved=everything)
-        tallies = reports.tallies(conn, since, asked, unproved=everything)
-        left_out = 0 if everything else reports.unproved_count(conn, since, asked)
+        totals = reports.totals(conn, since, asked, sender=sender, unproved=everything)
+        tallies = reports.tallies(conn, since, asked, sender=sender, unproved=everything)
+        left_out = 0 if everything else reports.unproved_count(conn, since, asked, sender)
     by_domain = {name: [one for one in tallies if one.domain == name][:limit] for name in totals}
     named = _names(ctx, by_domain) if names else {}
     if json:
@@ -113,7 +115,17 @@ def _show_totals(
         terminal.table("", ("domain", "mails", "passed", "failed", "passed of all"), rows)
     elif not left_out:
         terminal.say(_NONE)
-    columns = ("mails", "DMARC", "dkim", "spf", "source", "From", "what was done", *(["name"] if names else []))
+    columns = (
+        "mails",
+        "DMARC",
+        "dkim",
+        "spf",
+        "source",
+        "From",
+        "what was done",
+        "reporters",
+        *(["name"] if names else []),
+    )
     for domain, tallies in by_domain.items():
         terminal.table(domain, columns, (_tally_row(one, names) for one in tallies))
     if left_out:
@@ -130,7 +142,7 @@ def _share(passed: int, mails: int) -> str:
 def _tally_row(one: Tally, names: Mapping[str, str]) -> tuple[object, ...]:
     outcome = Text("pass", "green") if one.passed else Text("fail", "red")
     name = [names.get(one.source, "")] if names else []
-    return one.mails, outcome, one.dkim, one.spf, one.source, one.header_from, one.disposition, *name
+    return one.mails, outcome, one.dkim, one.spf, one.source, one.header_from, one.disposition, one.reporters, *name
 
 
 def _names(ctx: typer.Context, by_domain: Mapping[str, Sequence[Tally]]) -> dict[str, str]:
@@ -160,6 +172,7 @@ def list_reports(
     ctx: typer.Context,
     domain: Domain = "",
     days: Days = 30,
+    by: By = "",
     limit: Annotated[int, typer.Option(help="At most so many lines.", min=1, max=reports.LIMIT)] = 50,
     json: Json = False,
 ) -> None:
@@ -171,7 +184,8 @@ def list_reports(
     Example: gatepost dmarc reports example.org --days 7
     """
     with reading(ctx) as conn:
-        found = reports.listed(conn, time.time() - days * _DAY, routes.normal(domain), limit)
+        since = time.time() - days * _DAY
+        found = reports.listed(conn, since, routes.normal(domain), routes.normal(by), limit)
     if json:
         terminal.as_json(found)
         return

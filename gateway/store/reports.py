@@ -69,7 +69,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many mails came alike from one address, in all reports together."""
+    """How many mails came alike from one address, in all reports together; `reporters` counts who tells of them."""
 
     domain: str
     source: str
@@ -78,6 +78,7 @@ class Tally:
     dkim: str
     spf: str
     mails: int
+    reporters: int
 
     @property
     def passed(self) -> bool:
@@ -158,10 +159,13 @@ def _record_values(number: int | None, record: ReportRecord) -> Mapping[str, Any
 # ---- Reading ------------------------------------------------------------------------------------------------------
 
 
-def listed(conn: Connection, since: float, domain: str = "", limit: int = 100) -> list[Listed]:
-    """Reports that tell of times after *since*, about *domain* and those below it if one is named; the latest first."""
+def listed(conn: Connection, since: float, domain: str = "", sender: str = "", limit: int = 100) -> list[Listed]:
+    """Reports that tell of times after *since*, the latest first.
+
+    Only those about *domain* and domains below it, and of *sender*, where these are named.
+    """
     mails = select(func.coalesce(func.sum(_record.c.count), 0)).where(_record.c.report == _report.c.id)
-    query = select(_report, mails.scalar_subquery().label("mails")).where(*_about(since, domain))
+    query = select(_report, mails.scalar_subquery().label("mails")).where(*_about(since, domain, sender))
     return [_listed(row) for row in conn.execute(query.order_by(_report.c.id.desc()).limit(min(limit, LIMIT)))]
 
 
@@ -221,40 +225,48 @@ def _record_of(row: Row[Any]) -> ReportRecord:
     )
 
 
-def tallies(conn: Connection, since: float, domain: str = "", *, unproved: bool = False) -> list[Tally]:
+def tallies(
+    conn: Connection, since: float, domain: str = "", *, sender: str = "", unproved: bool = False
+) -> list[Tally]:
     """All mails that reports tell of, those that came alike together, the most frequent first; at most `LIMIT`.
 
-    Reports whose sender is not proved count only where *unproved* says so.
+    *domain* and *sender* as for `listed`. Reports whose sender is not proved count only where *unproved* says so.
     """
     alike = (_report.c.domain, *(_record.c[name] for name in ("source", "header_from", "disposition", "dkim", "spf")))
     mails = cast(func.sum(_record.c.count), BigInteger)  # PostgreSQL's sum would be a decimal
-    query = _counted(select(*alike, mails), since, domain, unproved=unproved).group_by(*alike)
+    query = _counted(
+        select(*alike, mails, func.count(_report.c.sender.distinct())), since, domain, sender, unproved=unproved
+    ).group_by(*alike)
     ordered = query.order_by(mails.desc(), *alike).limit(LIMIT)
     return [Tally(*row) for row in conn.execute(ordered)]
 
 
-def totals(conn: Connection, since: float, domain: str = "", *, unproved: bool = False) -> dict[str, tuple[int, int]]:
+def totals(
+    conn: Connection, since: float, domain: str = "", *, sender: str = "", unproved: bool = False
+) -> dict[str, tuple[int, int]]:
     """By domain: how many mails there are reports of, and how many of these passed; whatever their number."""
     passed = or_(_record.c.dkim == "pass", _record.c.spf == "pass")
     sums = func.sum(_record.c.count), func.sum(_record.c.count).filter(passed)
-    query = _counted(select(_report.c.domain, *sums), since, domain, unproved=unproved)
+    query = _counted(select(_report.c.domain, *sums), since, domain, sender, unproved=unproved)
     rows = conn.execute(query.group_by(_report.c.domain).order_by(_report.c.domain))
     return {name: (int(mails), int(well or 0)) for name, mails, well in rows}
 
 
-def unproved_count(conn: Connection, since: float, domain: str = "") -> int:
+def unproved_count(conn: Connection, since: float, domain: str = "", sender: str = "") -> int:
     """How many reports there are whose sender is not proved."""
-    which = *_about(since, domain), _report.c.proof == Proof.NONE
+    which = *_about(since, domain, sender), _report.c.proof == Proof.NONE
     return conn.scalar(select(func.count()).select_from(_report).where(*which)) or 0
 
 
-def _counted(query: Select[Any], since: float, domain: str, *, unproved: bool) -> Select[Any]:
-    joined = query.join_from(_report, _record, _record.c.report == _report.c.id).where(*_about(since, domain))
+def _counted(query: Select[Any], since: float, domain: str, sender: str, *, unproved: bool) -> Select[Any]:
+    joined = query.join_from(_report, _record, _record.c.report == _report.c.id).where(*_about(since, domain, sender))
     return joined if unproved else joined.where(_report.c.proof != Proof.NONE)
 
 
-def _about(since: float, domain: str) -> Iterator[ColumnElement[bool]]:
+def _about(since: float, domain: str, sender: str = "") -> Iterator[ColumnElement[bool]]:
     yield _report.c.ends > since
+    if sender:
+        yield _report.c.sender == sender
     if domain:
         yield or_(_report.c.domain == domain, _report.c.domain.endswith(f".{domain}", autoescape=True))
 

@@ -56,7 +56,7 @@ def test_the_sources_of_each_domain_are_shown_with_what_passed(gatepost, kept):
     assert code == cli.DONE
     lines = [line.split() for line in out.splitlines()]
     assert ["ours.example", "15", "12", "3", "80.0", "%"] in lines
-    assert ["3", "fail", "fail", "fail", "198.51.100.4", "ours.example", "reject"] in lines
+    assert ["3", "fail", "fail", "fail", "198.51.100.4", "ours.example", "reject", "1"] in lines
     assert "other.example" not in gatepost("dmarc", "report", "OURS.example")[1]
 
 
@@ -86,6 +86,8 @@ def test_reports_of_nobody_knows_whom_are_told_but_not_counted(gatepost, kept):
     assert "1 report is not counted" in out
     assert json.loads(gatepost("dmarc", "report", "--all", "--json")[1])["domains"][0]["mails"] == 30
     assert "not proved" in gatepost("dmarc", "reports")[1]
+    assert json.loads(gatepost("dmarc", "report", "--by", "other.example", "--json")[1])["domains"] == []
+    assert len(json.loads(gatepost("dmarc", "reports", "--by", "Google.com", "--json")[1])) == 2
 
 
 def test_old_reports_are_out_of_sight(gatepost, kept):

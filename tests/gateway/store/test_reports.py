@@ -68,9 +68,9 @@ def test_what_nobody_proved_counts_only_where_it_is_asked_for(change, look, now)
 
 def test_mails_that_came_alike_are_counted_together(change, look, now):
     change(reports.keep, received(now))
-    change(reports.keep, received(now, RECORDS[:1], org="yahoo.com"))
+    change(reports.keep, replace(received(now, RECORDS[:1], org="yahoo.com"), sender="yahoo.com"))
     first, second = look(reports.tallies, 0.0)
-    assert (first.source, first.mails, first.passed) == ("192.0.2.1", 24, True)
+    assert (first.source, first.mails, first.reporters, first.passed) == ("192.0.2.1", 24, 2, True)
     assert (second.source, second.mails, second.passed) == ("2001:db8::1", 3, False)
 
 
@@ -80,6 +80,14 @@ def test_a_domain_stands_for_those_below_it(asked, found, change, look, now):
         change(reports.keep, received(now, domain=domain))
     assert len(look(reports.listed, 0.0, asked)) == found
     assert len(look(reports.totals, 0.0, asked)) == found
+
+
+def test_what_one_sender_told_can_be_seen_alone(change, look, now):
+    change(reports.keep, received(now))
+    change(reports.keep, replace(received(now, RECORDS[:1], id="43"), sender="forger.example"))
+    assert look(reports.totals, 0.0, sender="google.com") == {"ours.example": (15, 12)}
+    assert [one.mails for one in look(reports.tallies, 0.0, sender="forger.example")] == [12]
+    assert [one.id for one in look(reports.listed, 0.0, sender="forger.example")] == ["43"]
 
 
 def test_only_reports_of_the_time_that_is_asked_for_count(change, look, now):
