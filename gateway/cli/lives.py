@@ -91,6 +91,7 @@ def _show_life(life: tracking.Life) -> None:
             ("Subject:", mail.subject),
             ("Message-ID:", mail.header_message_id),
             ("size", f"{terminal.octets(mail.size)}{'' if mail.has_bytes else ', no longer kept'}"),
+            ("DMARC report", life.evidence.get("report", "")),
         ]
     )
     for fate in life.deliveries:

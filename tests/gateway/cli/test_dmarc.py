@@ -2,12 +2,15 @@
 
 import json
 import time
+from io import BytesIO
+from ipaddress import ip_address
 
 import pytest
 
 from gateway import cli
-from gateway.model import Report, ReportRecord, Temporary
+from gateway.model import Envelope, Recipient, Report, ReportRecord, Session, State, Temporary
 from gateway.store import reports
+from gateway.store.messages import Draft, Row, accept
 from gateway.store.reports import Proof, Received
 from tests.feedback import attachment, gzipped, mail, report, sample
 
@@ -113,6 +116,16 @@ def test_a_report_is_shown_in_full_by_its_number(gatepost, kept):
         json.loads(gatepost("dmarc", "report", "--id", listed["number"], "--json")[1])["report"]["org"] == "google.com"
     )
     assert gatepost("dmarc", "report", "--id", "77")[0] == cli.REFUSED
+
+
+def test_the_life_of_a_mail_says_what_became_of_its_report(gatepost, store):
+    told = {"report": "not read: the report is larger than 10 MB"}
+    draft = Draft(
+        "m" * 18, time.time(), Session(ip_address("192.0.2.7")), Envelope(), body=BytesIO(b"x"), evidence=told
+    )
+    with store.begin() as conn:
+        accept(conn, draft, [Row(Recipient("dmarc@ours.example"), State.QUEUED)])
+    assert told["report"] in gatepost("track", "m" * 18)[1]
 
 
 def test_text_of_strangers_does_nothing_to_the_terminal(gatepost, kept):

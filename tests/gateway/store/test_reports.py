@@ -1,5 +1,7 @@
 """Reports that others sent: kept once, counted where their sender is proved, forgotten in pieces; on both databases."""
 
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -119,6 +121,25 @@ def test_nobody_fills_the_tables_with_reports(change, look, now, monkeypatch):
     assert [kept("4", Proof.NONE, "a.example"), kept("5", Proof.NONE, "b.example")] == [True, False]
     assert [kept("6", Proof.BY_HAND) for _ in range(2)] == [True, False]
     assert kept("7", at=now + DAY + 1)
+
+
+def test_of_two_nodes_that_keep_a_report_at_once_one_does(store, look, now):
+    begun, kept = threading.Event(), []
+
+    def keep():
+        begun.set()
+        with store.begin() as conn:
+            kept.append(reports.keep(conn, received(now)))
+
+    other = threading.Thread(target=keep)
+    with store.begin() as conn:
+        assert reports.keep(conn, received(now))
+        other.start()
+        begun.wait(10)
+        time.sleep(0.1)  # it has met the first by now, or will: both ways it must come to the same
+    other.join(10)
+    assert kept == [False]
+    assert look(reports.totals, 0.0) == {"ours.example": (15, 12)}
 
 
 def test_a_report_is_kept_with_its_mail_or_not_at_all(put, look, change, now):
