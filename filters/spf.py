@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,15 @@ EVERYONE = "everyone"
 _HELO = {"pass": "helo_pass", "fail": "helo_fail", "temperror": "helo_temperror"}
 _HELO_UNCLEAR = "helo_unclear"
 """The code of all other results for HELO but `none`, which is not worth a word."""
+
+HELO_KEPT = 60.0
+"""Seconds for which a result of HELO is kept: hosts have several mails, and most of them one name."""
+
+MAX_HOSTS = 200
+"""Hosts whose result is kept, by address and name; each may take 15 KB of facts."""
+
+MAX_FACT = 500
+"""Characters of a fact; more is never shown."""
 
 _ANYBODY = re.compile(
     rb"""[ ]\+?(?: all
@@ -105,8 +115,9 @@ class Filter:
     codes: ClassVar[frozenset[str]] = RESULTS | {EVERYONE, _HELO_UNCLEAR, *_HELO.values()}
     after: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, settings: Settings, tools: Tools) -> None:
-        self._settings, self._tools = settings, tools
+    def __init__(self, settings: Settings, tools: Tools, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._tools, self._clock = settings, tools, clock
+        self._hosts: dict[_Claim, tuple[float, list[Finding]]] = {}
         self._own = [ipaddress.ip_network(network) for network in settings.own_relays]
 
     async def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
@@ -138,12 +149,23 @@ class Filter:
 
     async def _of_helo(self, claim: _Claim, answers: _Answers, ends: float) -> list[Finding]:
         """The finding of HELO, with code and facts of its own; none where its domain says nothing."""
+        until, kept = self._hosts.get(claim, (0.0, []))
+        if until > self._clock():
+            return kept
         known = set(answers)
         result, why = await self._within_limits(claim, answers, ends)
-        if result == "none":
-            return []
         more = {question: answer for question, answer in answers.items() if question not in known}
-        return [replace(_finding(claim, result, why, more), code=_HELO.get(result, _HELO_UNCLEAR))]
+        finding = replace(_finding(claim, result, why, more), code=_HELO.get(result, _HELO_UNCLEAR))
+        findings = [finding] if result != "none" else []
+        if result != "temperror":
+            self._keep(claim, findings)
+        return findings
+
+    def _keep(self, claim: _Claim, findings: list[Finding]) -> None:
+        self._hosts.pop(claim, None)
+        self._hosts[claim] = self._clock() + HELO_KEPT, findings
+        if len(self._hosts) > MAX_HOSTS:
+            del self._hosts[next(iter(self._hosts))]
 
     async def _within_limits(self, claim: _Claim, answers: _Answers, ends: float) -> tuple[str, str]:
         alone = not answers
@@ -329,7 +351,8 @@ def _fact(item: tuple[_Question, list[Any] | Temporary]) -> str:
     (name, kind), answer = item
     if isinstance(answer, Temporary):
         return f"{kind} {_shown(name)}: nobody could tell"
-    return f"{kind} {_shown(name)}: {', '.join(_shown(_plain(value), 400) for value in answer[:10]) or 'none'}"
+    values = ", ".join(_shown(_plain(value), 400) for value in answer[:10])
+    return f"{kind} {_shown(name)}: {values or 'none'}"[:MAX_FACT]
 
 
 def _plain(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from filters.spf import RESULTS, Filter, Settings
+from filters.spf import HELO_KEPT, RESULTS, Filter, Settings
 from gateway.dns import Resolver
 from gateway.model import Envelope, Finding, ListenerKind, Mail, Session, Temporary, Tools
 from tests.peers import dns as peer
@@ -247,6 +247,53 @@ def test_the_name_in_helo_is_asked_about_too(record: bytes, code: str, result: s
     assert about(finding) == (result, (("smtp.helo", "h.test"),))
     assert finding.facts == (f"TXT h.test: {record.decode()}",)
     assert dns.asked == [("a.test", "TXT"), ("h.test", "TXT")]
+
+
+def _asked_each_time(zone: Zone, seconds: Sequence[float], mails: Sequence[Mail]) -> list[int]:
+    """How many questions there have been about h.test after each of *mails*, which come at these times."""
+    dns, now = FakeDns(zone), [0.0]
+    filter_ = Filter(Settings(), tools(dns), lambda: now[0])
+
+    async def counts() -> list[int]:
+        made = []
+        for now[0], one in zip(seconds, mails, strict=True):
+            codes = [finding.code for finding in await filter_.check(one, {})]
+            assert codes in (["pass", "helo_fail"], ["pass", "helo_temperror"])
+            made.append(dns.asked.count(("h.test", "TXT")))
+        return made
+
+    return asyncio.run(counts())
+
+
+def test_a_host_is_asked_about_once_for_many_mails() -> None:
+    zone = {**ALLOWS, HOST: [b"v=spf1 -all"]}
+    assert _asked_each_time(zone, [1, HELO_KEPT, HELO_KEPT + 2], [mail()] * 3) == [1, 1, 2]
+    assert _asked_each_time(ALLOWS | {HOST: Temporary("late")}, [1, 2], [mail()] * 2) == [1, 2]
+
+
+def test_what_was_known_of_a_host_does_not_outlive_its_time() -> None:
+    zone, now = {**ALLOWS, HOST: [b"v=spf1 -all"]}, [1.0]
+    filter_ = Filter(Settings(), tools(FakeDns(zone)), lambda: now[0])
+
+    async def codes() -> list[str]:
+        return [finding.code for finding in await filter_.check(mail(), {})]
+
+    assert asyncio.run(codes()) == ["pass", "helo_fail"]
+    del zone[HOST]
+    now[0] += HELO_KEPT + 1
+    assert asyncio.run(codes()) == ["pass"]
+
+
+def test_what_is_known_of_one_host_is_not_said_of_another() -> None:
+    zone = {("a.test", "TXT"): [b"v=spf1 +ip4:192.0.2.0/24 -all"], HOST: [b"v=spf1 -all"]}
+    assert _asked_each_time(zone, [1, 1], [mail(), mail(peer_="192.0.2.2")]) == [1, 2]
+
+
+def test_no_more_hosts_are_kept_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filters.spf.MAX_HOSTS", 2)
+    mails = [mail(peer_=f"192.0.2.{number}") for number in (1, 2, 3, 3, 1)]
+    zone = {("a.test", "TXT"): [b"v=spf1 +ip4:192.0.2.0/24 -all"], HOST: [b"v=spf1 -all"]}
+    assert _asked_each_time(zone, [1, 2, 3, 4, 5], mails) == [1, 2, 3, 3, 4]
 
 
 def test_a_name_in_helo_that_cannot_be_asked_about_has_a_code_of_its_own() -> None:
