@@ -5,6 +5,8 @@ from ipaddress import ip_address
 
 import dkim
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.delivery import sign
 from gateway.delivery.sign import Hand
@@ -299,6 +301,56 @@ def test_mail_does_not_wait_for_a_key_that_only_seals(keys, told, tmp_path):
 
 def by_seal(top):
     return by(b"".join(canonical.fields(top)[:2]))
+
+
+PIECES = [
+    *(
+        b"From: a@us.example\r\n",
+        b"From",
+        b"Subject: x\r\n",
+        b"ARC-Seal: i=1; cv=none; b=\r\n",
+        b"ARC-Seal: i=",
+        b"; cv=fail; b=",
+    ),
+    *(
+        b"ARC-Message-Signature: i=1; b=x\r\n",
+        b"ARC-Authentication-Results: i=1; us\r\n",
+        RESULTS + b";\r\n\tarc=pass\r\n",
+    ),
+    *(
+        b"X-Gatepost-Id: 1\r\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b" ",
+        b"\t",
+        b":",
+        b";",
+        b"=",
+        b"\0",
+        b"\xff",
+        b"\r",
+        b"\n",
+        "ü".encode(),
+    ),
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(pieces=st.lists(st.sampled_from(PIECES) | st.binary(max_size=8), max_size=25), outbound=st.booleans())
+def test_whatever_a_header_holds_what_is_put_on_top_is_made_of_fields_of_ours(shared_keys, pieces, outbound):
+    start = b"" if outbound else FORWARDED.partition(b"From:")[0]
+    top = signed(shared_keys, start + b"".join(pieces), outbound=outbound)
+    names = [field.partition(b":")[0].lower().decode() for field in canonical.fields(top)]
+    assert names in ([], ["dkim-signature"], ["arc-seal", "arc-message-signature", "arc-authentication-results"])
+    assert b"\0" not in top
+    assert top.count(b"\r") == top.count(b"\n") == top.count(b"\r\n")
+
+
+@pytest.fixture(scope="module")
+def shared_keys(tmp_path_factory):
+    made = Ring(tmp_path_factory.mktemp("keys") / "dkim")
+    add(made, kind="ed25519")
+    return made
 
 
 # ---- In the queue -------------------------------------------------------------------------------------------------
