@@ -63,10 +63,16 @@ class Hand:
     async def look(self, dns: Dns) -> None:
         """Let new keys sign whose records the DNS has by now."""
         for domain in self._ring.domains():
-            if any(one.state is KeyState.PENDING for one in self._ring.entries(domain)):
-                for seen in await published.look_at_all(self._ring, dns, domain, pending=True):
-                    if seen.begins:
-                        events.say("key signs", domain=domain, selector=seen.entry.selector)
+            try:
+                await self._look_at(dns, domain)
+            except Permanent as error:  # the keys of the others are not to blame
+                events.say("key not looked for", domain=domain, why=str(error))
+
+    async def _look_at(self, dns: Dns, domain: str) -> None:
+        if any(one.state is KeyState.PENDING for one in self._ring.entries(domain)):
+            for seen in await published.look_at_all(self._ring, dns, domain, pending=True):
+                if seen.begins:
+                    events.say("key signs", domain=domain, selector=seen.entry.selector)
 
     async def keep_looking(self, dns: Dns) -> None:
         """`look` again and again; trouble is told, and ends nothing."""

@@ -65,7 +65,7 @@ def by(top):
 @pytest.fixture
 def told(monkeypatch):
     lines = []
-    monkeypatch.setattr(sign.events, "say", lambda event, **fields: lines.append((event, fields["why"])))
+    monkeypatch.setattr(sign.events, "say", lambda event, **fields: lines.append((event, fields.get("why", ""))))
     return lines
 
 
@@ -205,6 +205,15 @@ def test_a_pending_key_signs_as_soon_as_its_record_is_seen(keys, monkeypatch):
     asyncio.run(hand(keys).look(FakeDns({f"TXT {entry.name}": [entry.record.encode()]})))
     assert by(signed(keys)) == [("us.example", "ed25519-sha256")]
     assert lines == [("key signs", {"domain": "us.example", "selector": "new"})]
+
+
+def test_a_domain_whose_keys_cannot_be_read_keeps_no_other_from_signing(keys, told, tmp_path):
+    add(keys, "a.example", "ed25519")
+    (tmp_path / "dkim/a.example/keys.json").write_text("nonsense")
+    entry = keys.add("us.example", "ed25519")
+    asyncio.run(hand(keys).look(FakeDns({f"TXT {entry.name}": [entry.record.encode()]})))
+    assert [what for what, _ in told] == ["key not looked for", "key signs"]
+    assert by(signed(keys)) == [("us.example", "ed25519-sha256")]
 
 
 def test_looking_goes_on_after_trouble(keys, monkeypatch):
