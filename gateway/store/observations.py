@@ -80,7 +80,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A domain with something to tell: when its oldest mail came, and up to when (exclusive) all is settled."""
+    """A domain with something to tell: when its oldest mail came, and up to when (exclusive) all is settled.
+
+    `settled` is 0 where nothing is, and where all mail came in the day that has begun.
+    """
 
     domain: str
     oldest: float
@@ -114,7 +117,8 @@ def waiting(conn: Connection, after: str, limit: int, now: float) -> list[Waitin
     found: list[Waiting] = []
     while len(found) < limit and (rows := _NEXT.rows(conn, {"domain": after})):
         ((after, oldest),) = rows
-        found.append(Waiting(after, oldest, _settled(conn, after, now)))
+        has_ended = oldest < now // DAY * DAY
+        found.append(Waiting(after, oldest, _settled(conn, after, now) if has_ended else 0.0))
     return found
 
 

@@ -563,5 +563,28 @@ def test_a_notice_and_its_settlement_are_one_transaction(site):
         assert len(tracking.find(conn, limit=9)) == 1
 
 
+def test_a_report_of_ours_is_one_mail_to_all_and_its_sender_can_be_vouched_for(site):
+    here = site()
+    to = [Recipient(f"{name}", frozenset({"NEVER"})) for name in ("rua@far.example", "alice@ours.example")]
+    settled = []
+
+    async def work(intake):
+        mail = b"From: <r@gw.example>\r\n\r\nx\r\n"
+        first = await intake.report(mail, "r@gw.example", to, lambda _conn: settled.append(1))
+        await intake.report(mail, "r@gw.example", [Recipient("gone@ours.example")], lambda _conn: settled.append(2))
+        return first
+
+    mail_id = here.run(work)
+    assert settled == [1, 2]  # where nobody is left to read it, there is nothing to do any more
+    assert {(one.recipient, one.state, one.sender) for one in here.all()} == {
+        ("rua@far.example", State.QUEUED, "r@gw.example"),
+        ("alice@ours.example", State.MAILBOX, "r@gw.example"),
+    }
+    with here.store.reading() as conn:
+        heads = {one.recipient.address: (one.header, one.outbound) for one in queue.of_message(conn, mail_id)}
+    assert heads["rua@far.example"] == (b"", True)
+    assert heads["alice@ours.example"][0].startswith(b"Return-Path: <r@gw.example>\r\n")
+
+
 def shipped(name: str) -> str:
     return files(None)[name].read_text()
