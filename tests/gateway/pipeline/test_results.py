@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model import Arc, ArcSet, Finding, Result, Signature
@@ -93,7 +93,8 @@ RESULTS = st.builds(
 )  # fmt: skip
 
 
-@given(st.lists(RESULTS, max_size=80))
+@settings(max_examples=50)
+@given(st.lists(RESULTS, max_size=60))
 def test_whatever_strangers_are_called_it_is_one_field_by_the_grammar(made: list[Result]) -> None:
     field = results.field(HOST, found(*made))
     assert field.isascii()
