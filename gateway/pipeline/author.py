@@ -261,9 +261,11 @@ def _unquoted(token: _Token) -> str:
 
 def _demand_harmless(text: str, display: str, address: str, tokens: Sequence[_Token]) -> None:
     """No second address may come to light where somebody decodes or unquotes before reading the grammar."""
-    if _is_opaque(text, display):
+    comments = decode_words(" ".join(token.text for token in tokens if token.letter == "c"))
+    if _is_opaque(text, f"{display} {comments}"):
         raise _Unclear("an encoded word cannot be decoded")
-    if "=?" in text and _BREAKING.search(display) and _others(display, address):
+    breaking = "=?" in text and _BREAKING.search(display) and _others(display, address)
+    if breaking or _others(comments, address):  # a comment is left by a mere ")"
         raise _Unclear("an encoded word holds a second address")
     paired = [_unquoted(token) for token in tokens if token.letter == "q" and "\\" in token.text]
     if any("<" in name or _others(name, address) for name in paired):
