@@ -25,7 +25,10 @@ _PLAIN = re.compile(r"(?:[\w!#$%&'*+^`{|}~.-]*@)?[\w.-]+|[\w!#$%&'*+^`{|}~.-]+",
 _NAMES = {b"authentication-results", b"arc-authentication-results"}
 _PERHAPS_FORGED = re.compile(rb"gatepost-|authentication-results", re.IGNORECASE)
 """Without it, which is quick, there is no need to look at each field."""
-_UNPRINTABLE = re.compile(rb"[^!-~]")
+_UNPRINTABLE = bytes({*range(256)} - {*range(0x21, 0x7F)})
+_COMMENT = re.compile(r"\([^()]*\)")
+_NESTED = 10
+"""Comments within each other that are looked past."""
 _ASSIGNED = re.compile(r'="?[^\s;"()<>,]*')
 _INSTANCE = re.compile(rb"\s*i\s*=\s*([0-9]{1,3})\s*;", re.IGNORECASE)
 
@@ -70,7 +73,7 @@ def genuine(block: bytes, hostname: str, kept: Collection[int] = ()) -> bytes:
     a field of ours, which comes to stand above them.
     """
     block = re.sub(rb"\A(?:[ \t][^\n]*\n)+", b"", block)
-    if not _PERHAPS_FORGED.search(block):
+    if not _PERHAPS_FORGED.search(block.translate(None, _UNPRINTABLE)):
         return block
     return b"".join(one for one in fields(block) if not _is_forged(one, hostname, kept))
 
@@ -95,7 +98,7 @@ def _is_seal_of(domain: str, hostname: str, sealer: str) -> bool:
 
 def _is_forged(one: bytes, hostname: str, kept: Collection[int]) -> bool:
     """Whether the field is of a kind that only we write; octets in its name that nobody sees do not count."""
-    name = _UNPRINTABLE.sub(b"", name_of(one))
+    name = name_of(one).translate(None, _UNPRINTABLE)
     if name.startswith(b"x-gatepost-"):
         return True
     if name not in _NAMES or not _claims(one, hostname):
@@ -109,8 +112,15 @@ def _claims(one: bytes, hostname: str) -> bool:
     text = raw_text(one.partition(b":")[2].replace(b"\r\n", b""))
     if text.count("=?") > MAX_WORDS or (len(text) > MAX_VALUE and "=?" in text):
         return True  # nobody honest writes so, and we would not decode all of it
-    wanted = hostname.lower().rstrip(".")
-    return any(name == wanted for reading in {text, decode_words(text)} for name in _names_in(reading))
+    wanted, decoded = hostname.lower().rstrip("."), decode_words(text)
+    return any(name == wanted for reading in {text, decoded, _closed_up(decoded)} for name in _names_in(reading))
+
+
+def _closed_up(text: str) -> str:
+    """*text* as those read it who look past comments and white space around each dot, as OpenDMARC does."""
+    for _ in range(_NESTED if "(" in text else 0):
+        text = _COMMENT.sub(" ", text)
+    return ".".join(map(str.strip, text.split(".")))
 
 
 def _names_in(text: str) -> Iterator[str]:
