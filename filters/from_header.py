@@ -121,5 +121,9 @@ def _a_labels(domain: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """*text* as eyes compare it: full-width letters and signs as plain ones, without regard to case."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    """*text* as eyes compare it: full-width letters and signs as plain ones, without what is not seen, and without case.
+
+    Where the parser put U+FFFD, there was a control or zero-width character as a rule.
+    """
+    seen = "".join(one for one in text if one != "\N{REPLACEMENT CHARACTER}" and unicodedata.category(one) != "Cf")
+    return unicodedata.normalize("NFKC", seen).casefold()

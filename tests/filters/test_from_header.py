@@ -72,6 +72,7 @@ def test_a_header_that_could_not_be_read_is_the_parsers_to_tell() -> None:
         ("x@evil.example", "The Boss <BOSS@bank.example>"),
         ("x@evil.example", "boss\uff20bank.example"),
         ("x@evil.example", "boss@bank\uff0eexample"),
+        ("x@evil.example", "boss@ba\xadnk.exam\ufffdple"),
         ("x@evilbank.example", "boss@bank.example"),
         ("x@bank.example.evil.test", "boss@bank.example"),
         ("list@lists.example", "jane@home.example via list"),
@@ -98,7 +99,9 @@ def test_a_name_that_shows_the_same_or_none_is_not(address: str, display: str) -
     assert codes(by(address, display)) == []
 
 
-@pytest.mark.parametrize("display", ["in.example Support", "IT (In.Example)", "bob@in.example", "a.doe@IN.example"])
+@pytest.mark.parametrize(
+    "display", ["in.example Support", "IT (In.Example)", "bob@in.example", "a.doe@IN.example", "i\xadn.example"]
+)
 def test_a_stranger_that_shows_us_poses_as_ours(display: str) -> None:
     assert codes(by("x@evil.example", display)) == ["poses_as_ours"]
 
@@ -121,6 +124,7 @@ def test_names_that_the_administrator_gave_are_ours() -> None:
     jane = by("ceo4711@mail.example", "Jane DIRECTOR (private)")
     assert codes(jane) == []
     assert codes(jane, OUTSIDE, "jane director") == ["poses_as_ours"]
+    assert codes(by("ceo4711@mail.example", "Jane Dir\ufffdector"), OUTSIDE, "jane director") == ["poses_as_ours"]
     assert codes(by("jane@in.example", "Jane Director"), OUTSIDE, "jane director") == []
 
 
