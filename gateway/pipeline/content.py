@@ -34,6 +34,7 @@ from gateway.pipeline.mime import (
     raw_text,
 )
 from gateway.pipeline.sniff import PREFIX, sniff
+from gateway.pipeline.tray import Tray
 from gateway.stages import Content as ContentPolicy
 
 Buffer = bytes | mmap
@@ -53,9 +54,12 @@ class Unscannable(Exception):
     """A limit of the parser is exceeded. The text says which, in our words."""
 
 
-def parse(data: Buffer, limits: Limits) -> Content:
-    """What *data*, a message with CRLF line ends, holds. Never raises for what the message says; see `unscannable`."""
-    scan = _Scan(data, limits)
+def parse(data: Buffer, limits: Limits, tray: Tray | None = None) -> Content:
+    """What *data*, a message with CRLF line ends, holds; what its parts hold is laid out on *tray*.
+
+    Never raises for what the message says; see `unscannable`.
+    """
+    scan = _Scan(data, limits, tray or Tray())
     try:
         header = scan.header(0, len(data))
     except Unscannable as error:
@@ -90,6 +94,7 @@ class _Scan:
 
     data: Buffer
     limits: Limits
+    tray: Tray
     parts: list[Part] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
     unscannable: str = ""
@@ -245,6 +250,7 @@ class _Scan:
             raw = self._decoded(encoding, header.body, stop)[: self.limits.text_size]
             text = decode_text(raw, parameters(header.first("content-type")).get("charset", ""))
         self._add(Part(path, kind, "", sniffed, size, text=text, span=(start, end)), header)
+        self.tray.put(path, lambda most: self._decoded(encoding, header.body, min(end, header.body + 2 * most))[:most])
         if encoding == "base64" and not kind.startswith("text/"):
             self._whole_base64(header.body, end)
         claims_zip = "zip" in kind or any(_is_zip_name(name) for name in filenames(header))
@@ -332,7 +338,8 @@ class _Scan:
             raise Unscannable(f"archives hold more than {self.limits.archive_members} files")
         encrypted = bool(info.flag_bits & 1)
         name = _name(info.filename)
-        first = b"" if encrypted or info.is_dir() else self._unpacked(archive, info, PREFIX)
+        is_folder = info.filename.endswith("/")  # is_dir() of 3.11 fails where there is no name
+        first = b"" if encrypted or is_folder else self._unpacked(archive, info, PREFIX)
         inner = f"{path}/{name}"
         sniffed = sniff(first)
         self._keep(Part(inner, "", name, sniffed, info.file_size, encrypted))

@@ -176,7 +176,7 @@ def _unzipped(packed: bytes) -> bytes:
 
 def _member(members: Sequence[zipfile.ZipInfo]) -> zipfile.ZipInfo:
     """The one that has the name of a report; packed in a way whose memory is bounded, whatever it says."""
-    files = [one for one in members if not one.is_dir()]
+    files = [one for one in members if not one.filename.endswith("/")]  # is_dir() of 3.11 fails without a name
     found = next((one for one in files if one.filename.lower().endswith(".xml")), files[0] if len(files) == 1 else None)
     if found is None:
         raise Unreadable("the zip file holds no report")

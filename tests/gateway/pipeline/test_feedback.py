@@ -188,6 +188,18 @@ def encrypted() -> bytes:
     return bytes(data)
 
 
+def nameless() -> bytes:
+    data = bytearray(zipped(PLAIN, "x"))
+    directory = data.rindex(b"PK\1\2")
+    data[26], data[28] = 0, 1  # the octet of the name is an extra field
+    data[directory + 28], data[directory + 32] = 0, 1  # ... and a comment
+    return bytes(data)
+
+
+def test_a_file_without_a_name_in_a_zip_is_read_as_any_other():
+    assert attached(nameless(), "application/zip", "report.zip") == attached(PLAIN, "application/xml", "report.xml")
+
+
 HOSTILE = {
     "billion laughs": lambda: (LAUGHS.encode(), "document type"),
     "external entity": lambda: (
