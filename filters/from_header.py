@@ -121,7 +121,7 @@ def _a_labels(domain: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """*text* as eyes compare it: full-width letters and signs as plain ones, without what is not seen, and without case.
+    """*text* as eyes compare it: full-width letters and signs as plain ones, without case and what is not seen.
 
     Where the parser put U+FFFD, there was a control or zero-width character as a rule.
     """
