@@ -143,7 +143,9 @@ class Part:
     `path` is "1.2" for MIME parts and "1.2/name" for what an archive in part 1.2 holds. `media_type` is declared,
     `sniffed` is what the first bytes say ("" where they say nothing). `text` is the decoded text of text parts,
     shortened, and only there for filters that run in the confined child. `span` is where the entity (its header
-    included) stands in the bytes of the message, or None inside archives.
+    included) stands in the bytes of the message, or None inside archives. `view` names the reading that alone saw it:
+    "" is our own. `stored` is where its octets stand among those that were taken out of the mail (`Tools.open_stored`):
+    what a scanner would not see in the message as it is; None for all else.
     """
 
     path: str
@@ -154,6 +156,8 @@ class Part:
     encrypted: bool = False
     text: str = ""
     span: tuple[int, int] | None = None
+    view: str = ""
+    stored: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,15 +275,17 @@ class Content:
     """The message as the confined parser saw it. Empty until DATA ends.
 
     `headers` holds name and unfolded value, in order, as text without control characters; `subject` is the first
-    Subject with its encoded words decoded. `defects` names in our own words what is malformed. `unscannable` says why
-    the parser gave up, or is empty. `signatures` (DKIM, in the order of the header) and `arc` are read for mail from
-    outside alone, `report` in mail for an address that reports are sent to.
+    Subject with its encoded words decoded. `defects` names in our own words what is malformed, `ambiguities` what mail
+    programs may read in two ways. `unscannable` says why the parser gave up, or is empty. `signatures` (DKIM, in the
+    order of the header) and `arc` are read for mail from outside alone, `report` in mail for an address that reports
+    are sent to.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
     subject: str = ""
     parts: tuple[Part, ...] = ()
     defects: tuple[str, ...] = ()
+    ambiguities: tuple[str, ...] = ()
     unscannable: str = ""
     size: int = 0
     author: Author = Author()
@@ -451,7 +457,8 @@ class Tools:
     """What the gateway lends to a filter that asks the world. Tests lend fakes.
 
     `hostname` is our own name. `open_message` opens the bytes of the mail in hand for reading from their start.
-    `account_of` gives the login that an address of ours belongs to, "" for others.
+    `open_stored` opens what the confined parser took out of it (`Part.stored`), read-only; `LookupError` where it took
+    nothing. `account_of` gives the login that an address of ours belongs to, "" for others.
     """
 
     dns: Dns
@@ -460,6 +467,16 @@ class Tools:
     open_message: Callable[[Mail], BinaryIO]
     signatures: Signatures
     account_of: Callable[[str], Awaitable[str]]
+    open_stored: Callable[[Mail], BinaryIO]
+
+
+class Payloads(Protocol):
+    """The octets of the parts of the mail in hand, decoded. Lent to pure filters alone, in the confined child.
+
+    `of` gives at most *most* octets of *part*, fewer where there are no more, none where it cannot be read.
+    """
+
+    def of(self, part: Part, most: int) -> bytes: ...
 
 
 class PureFilter(Protocol):
@@ -467,7 +484,8 @@ class PureFilter(Protocol):
 
     `codes` lists every finding it can report (`error` is understood), so that a policy can be checked for completeness
     before the first mail arrives. `after` names the filters whose findings it reads; a pure one may only
-    read pure ones. The module also holds a frozen dataclass `Settings`; the filter is made as `Filter(settings)`.
+    read pure ones. The module also holds a frozen dataclass `Settings`; the filter is made as `Filter(settings)`, or
+    as `Filter(settings, payloads)` where it looks into parts.
     """
 
     stage: ClassVar[Stage]

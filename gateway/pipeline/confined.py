@@ -26,8 +26,9 @@ from gateway.pipeline.chain import chain
 from gateway.pipeline.content import Buffer, parse
 from gateway.pipeline.inspect import think
 from gateway.pipeline.mapped import mapped
-from gateway.pipeline.policy import Policy, Waves, build_settings, waves
+from gateway.pipeline.policy import Policy, Waves, build_settings, made_pure, waves
 from gateway.pipeline.signed import Bodies, outermost, signatures
+from gateway.pipeline.tray import Tray
 from gateway.stages import Content as ContentPolicy
 
 Limits = ContentPolicy.Settings
@@ -53,6 +54,9 @@ class Task:
     policies: Waves
     receive: frozenset[str] = frozenset()
 
+
+TRAY = Tray()
+"""What the parts of the mail in hand hold. A worker has one mail at a time."""
 
 MAIL = TypeAdapter(Mail)
 SCANNED = TypeAdapter(Scanned)
@@ -91,7 +95,7 @@ def _obey(control: socket.socket, task: Task) -> None:
 
 def _policy(name: str, settings: str) -> Policy:
     module: Any = importlib.import_module(f"filters.{name}")
-    filter_ = module.Filter(build_settings(module.Settings, settings))
+    filter_ = made_pure(module, build_settings(module.Settings, settings), TRAY)
     return Policy(name, f"{name}.toml", filter_, 0.0, (), True)
 
 
@@ -214,13 +218,15 @@ def _read(gateway: socket.socket, size: int) -> bytes:
 
 def scan(mail: Mail, fd: int, task: Task) -> Scanned:
     """Parse the message behind *fd* and run the pure filters on it."""
+    TRAY.clear()
     with mapped(fd) as data:
-        content = parse(data, task.limits)
+        content = parse(data, task.limits, TRAY)
         if any(one.address.lower() in task.receive for one in mail.envelope.recipients):
             content = replace(content, report=_report(data, content, task.limits))
         if mail.session.direction is Direction.INBOUND:
             content = _with_signatures(content, data, task.limits)
-    found = think(replace(mail, content=content), task.policies)
+        found = think(replace(mail, content=content), task.policies)
+        TRAY.clear()
     parts = tuple(replace(part, text="") if part.text else part for part in content.parts)
     return Scanned(replace(content, parts=parts), {name: tuple(findings) for name, findings in found.items()})
 

@@ -83,7 +83,7 @@ def parse(data: Buffer, limits: Limits, tray: Tray | None = None) -> Content:
 
 def opened(data: Buffer, span: tuple[int, int], limits: Limits) -> BinaryIO:
     """What the part of *data* at *span* holds, decoded, as a file; `Unscannable` where that cannot be said."""
-    scan = _Scan(data, limits)
+    scan = _Scan(data, limits, Tray())
     header = scan.header(*span)
     return scan.file(scan.encoding(header), header.body, span[1])
 
@@ -250,7 +250,7 @@ class _Scan:
             raw = self._decoded(encoding, header.body, stop)[: self.limits.text_size]
             text = decode_text(raw, parameters(header.first("content-type")).get("charset", ""))
         self._add(Part(path, kind, "", sniffed, size, text=text, span=(start, end)), header)
-        self.tray.put(path, lambda most: self._decoded(encoding, header.body, min(end, header.body + 2 * most))[:most])
+        self.tray.put(path, lambda most: self._decoded(encoding, header.body, min(end, header.body + 4 * most))[:most])
         if encoding == "base64" and not kind.startswith("text/"):
             self._whole_base64(header.body, end)
         claims_zip = "zip" in kind or any(_is_zip_name(name) for name in filenames(header))

@@ -26,12 +26,27 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from gateway import stages, toml
 from gateway.config import Networks
-from gateway.model import ERROR, Action, AskingFilter, Finding, Found, Mail, PureFilter, Reason, Stage, Tools, Verdict
+from gateway.model import (
+    ERROR,
+    Action,
+    AskingFilter,
+    Finding,
+    Found,
+    Mail,
+    Payloads,
+    PureFilter,
+    Reason,
+    Stage,
+    Tools,
+    Verdict,
+)
 from gateway.stages import STAGE_FILES, Stages
 from gateway.toml import Duration, Fault, FaultyFiles, List, Table
 
 CONTENT = "content"
 """The one policy with actions but without a filter: what the confined parser says of a mail that it cannot read."""
+
+CONTENT_CODES = frozenset({"unscannable", "ambiguous"})
 
 _WORDS = {action.value: action for action in Action}
 
@@ -47,7 +62,7 @@ def _effect(value: object) -> object:
 
 
 _NOTHING: Any = None
-NO_TOOLS = Tools(_NOTHING, _NOTHING, "", _NOTHING, _NOTHING, _NOTHING)
+NO_TOOLS = Tools(_NOTHING, _NOTHING, "", _NOTHING, _NOTHING, _NOTHING, _NOTHING)
 """With these a filter can be made, which shows whether it takes its settings, and not be asked."""
 
 Effect = Annotated[Action | float, BeforeValidator(_effect)]
@@ -206,7 +221,7 @@ def _content(table: dict[str, Any], path: Path, text: str) -> tuple[Table, Polic
     _demand_no_timeout(table, path, text)
     file = toml.validated(PolicyFile, table, path, text)
     settings = toml.validated(stages.Content, {"settings": file.settings}, path, text)
-    rules = _rules(file, frozenset({"unscannable"}), path, text)
+    rules = _rules(file, CONTENT_CODES, path, text)
     return settings, Policy(CONTENT, path.name, None, file.timeout, rules)
 
 
@@ -219,11 +234,17 @@ def _bind(name: str, table: dict[str, Any], path: Path, text: str, tools: Tools 
     settings = _settings(module.Settings, file.settings, path, text)
     rules = _rules(file, module.Filter.codes, path, text)
     try:
-        made = module.Filter(settings, tools or NO_TOOLS) if asking else module.Filter(settings)
+        made = module.Filter(settings, tools or NO_TOOLS) if asking else made_pure(module, settings, _NOTHING)
     except ValueError as error:
         raise FaultyFiles([Fault(str(path), toml.line_of(text, ("settings",)), "settings", str(error))]) from None
     filter_ = module.Filter if asking and tools is None else made
     return Policy(name, path.name, filter_, file.timeout, rules, not asking, json.dumps(file.settings))
+
+
+def made_pure(module: Any, settings: Any, payloads: Payloads) -> Any:
+    """The pure filter of *module*; one that looks into parts gets *payloads*."""
+    looks_in = len(inspect.signature(module.Filter).parameters) == 2
+    return module.Filter(settings, payloads) if looks_in else module.Filter(settings)
 
 
 def _demand_no_timeout(table: Mapping[str, Any], path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ from gateway import routes as ways
 from gateway.model import (
     ERROR,
     Action,
+    Content,
     Direction,
     Envelope,
     Finding,
@@ -227,8 +228,8 @@ class Visit:
             await self._ask_recipients(mail)
         mail = replace(mail, content=scanned.content)
         found: dict[str, Sequence[Finding]] = {**await self._known(), **scanned.found}
-        if scanned.content.unscannable:
-            found[CONTENT] = [Finding("unscannable", scanned.content.unscannable)]
+        if seen := _of_content(scanned.content):
+            found[CONTENT] = seen
         with self._intake.lent(mail, message):
             asked = await inspect.ask(mail, Stage.MESSAGE, policies, found)
         verdicts = {}
@@ -293,6 +294,12 @@ def _begun(question: Coroutine[Any, Any, Found]) -> asyncio.Task[Found]:
 async def _ask_sender(mail: Mail, policies: Policies, at_connect: asyncio.Task[Found]) -> Found:
     known = await asyncio.shield(at_connect)  # the next mail of the session needs it too
     return await inspect.ask(mail, Stage.SENDER, policies, known)
+
+
+def _of_content(content: Content) -> list[Finding]:
+    """What the parser itself has to say of the mail."""
+    found = [Finding("ambiguous", "; ".join(content.ambiguities))] if content.ambiguities else []
+    return [*found, Finding("unscannable", content.unscannable)] if content.unscannable else found
 
 
 def _refusal(

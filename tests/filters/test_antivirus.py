@@ -43,7 +43,7 @@ def make(sockets: Sequence[str], message: bytes = LETTER, **settings: object) ->
         opened.append(Reader(message))
         return opened[-1]
 
-    tools = Tools(None, None, "mx.demo.example", open_message, None, None)  # type: ignore[arg-type]
+    tools = Tools(None, None, "mx.demo.example", open_message, None, None, None)  # type: ignore[arg-type]
     return Filter(Settings(sockets=tuple(sockets), **settings), tools), opened  # type: ignore[arg-type]
 
 
@@ -284,7 +284,7 @@ def test_a_message_that_cannot_be_read_is_no_result() -> None:
         raise FileNotFoundError(mail.id)
 
     with fake_clamd.run() as fake:
-        tools = Tools(None, None, "mx.demo.example", open_message, None, None)  # type: ignore[arg-type]
+        tools = Tools(None, None, "mx.demo.example", open_message, None, None, None)  # type: ignore[arg-type]
         with pytest.raises(FileNotFoundError):
             asyncio.run(Filter(Settings(sockets=(at(fake),)), tools).check(MAIL, {}))
 

@@ -70,7 +70,7 @@ def mail(arc: Arc, author: str = "author.test", **session: Any) -> Mail:
 
 
 def findings(fake: FakeSignatures, mail_: Mail, settings: Settings | None = None) -> Sequence[Finding]:
-    tools = Tools(None, None, "mx.demo.example", None, fake, None)  # type: ignore[arg-type]
+    tools = Tools(None, None, "mx.demo.example", None, fake, None, None)  # type: ignore[arg-type]
     return asyncio.run(Filter(settings or TRUSTING, tools, lambda: NOW).check(mail_, {}))
 
 
@@ -270,4 +270,4 @@ def test_a_fault_of_the_checker_is_no_answer() -> None:
 )
 def test_settings_that_make_no_sense_are_told_at_once(settings: Settings) -> None:
     with pytest.raises(ValueError, match=r"is|are"):
-        Filter(settings, Tools(None, None, "", None, FakeSignatures(), None))  # type: ignore[arg-type]
+        Filter(settings, Tools(None, None, "", None, FakeSignatures(), None, None))  # type: ignore[arg-type]

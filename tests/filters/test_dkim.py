@@ -49,7 +49,7 @@ def mail(*signatures: Signature, **session: Any) -> Mail:
 
 
 def findings(fake: FakeSignatures, mail_: Mail, settings: Settings | None = None) -> Sequence[Finding]:
-    tools = Tools(None, None, "mx.demo.example", None, fake, None)  # type: ignore[arg-type]
+    tools = Tools(None, None, "mx.demo.example", None, fake, None, None)  # type: ignore[arg-type]
     return asyncio.run(Filter(settings or Settings(), tools, lambda: NOW).check(mail_, {}))
 
 
@@ -192,7 +192,7 @@ def test_a_signature_of_which_nothing_could_be_read_is_told_without_properties()
 )
 def test_settings_that_make_no_sense_are_told_at_once(settings: Settings) -> None:
     with pytest.raises(ValueError, match="is"):
-        Filter(settings, Tools(None, None, "", None, FakeSignatures(), None))  # type: ignore[arg-type]
+        Filter(settings, Tools(None, None, "", None, FakeSignatures(), None, None))  # type: ignore[arg-type]
 
 
 # --- from the octets of a mail to the finding ------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def arrived(message: bytes, zone: Zone) -> Sequence[Finding]:
         file.write(message)
         file.flush()
         content = confined.scan(mail(), file.fileno(), confined.Task(ContentPolicy.Settings(), ())).content
-    tools = Tools(None, None, "mx.demo.example", None, Checker(zone), None)  # type: ignore[arg-type]
+    tools = Tools(None, None, "mx.demo.example", None, Checker(zone), None, None)  # type: ignore[arg-type]
     return asyncio.run(Filter(Settings(), tools, lambda: NOW).check(mail(*content.signatures), {}))
 
 

@@ -74,7 +74,7 @@ class FakeDns:
 
 
 def tools(dns: Any, signatures: Any = None) -> Tools:
-    return Tools(dns, None, "mx.demo.example", None, signatures, None)  # type: ignore[arg-type]
+    return Tools(dns, None, "mx.demo.example", None, signatures, None, None)  # type: ignore[arg-type]
 
 
 def mail(author: str | Author, sender: str = "x@bounce.test", **session: Any) -> Mail:

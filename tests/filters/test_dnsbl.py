@@ -62,7 +62,7 @@ def listed(zone: str, *addresses: str) -> dict[str, Any]:
 
 
 def tools(dns: Any) -> Tools:
-    return Tools(dns, None, "mx.demo.example", None, None, None)  # type: ignore[arg-type]
+    return Tools(dns, None, "mx.demo.example", None, None, None, None)  # type: ignore[arg-type]
 
 
 def mail(address: str = PEER, **session: Any) -> Mail:

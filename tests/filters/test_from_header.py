@@ -29,7 +29,7 @@ async def nobody_can_tell(address: str) -> str:
 def check(
     author: Author, session: Session = OUTSIDE, *names: str, account: Any = account_of, **content: Any
 ) -> list[Finding]:
-    tools = Tools(None, None, "gw.example", None, None, account)  # type: ignore[arg-type]
+    tools = Tools(None, None, "gw.example", None, None, account, None)  # type: ignore[arg-type]
     mail = Mail("id", session, TO_BOB, Content((("To", "b@b"),), author=author, **content))
     found = list(asyncio.run(Filter(Settings(names), tools).check(mail, {})))
     assert {finding.code for finding in found} <= Filter.codes
@@ -60,7 +60,7 @@ def test_who_shows_no_address_is_missing_whoever_sends() -> None:
 
 
 def test_a_header_that_could_not_be_read_is_the_parsers_to_tell() -> None:
-    tools = Tools(None, None, "gw.example", None, None, account_of)  # type: ignore[arg-type]
+    tools = Tools(None, None, "gw.example", None, None, account_of, None)  # type: ignore[arg-type]
     mail = Mail("id", OUTSIDE, content=Content(unscannable="a header is larger than 10 octets"))
     assert asyncio.run(Filter(Settings(), tools).check(mail, {})) == []
 

@@ -27,7 +27,7 @@ class Desk:
         return bool(self.findings(mail_, settings, found))
 
     def findings(self, mail_: Mail, settings: Settings = EVERYBODY, found: Found | None = None) -> Any:
-        tools = Tools(None, self.state, "mx.demo.example", None, None, None)  # type: ignore[arg-type]
+        tools = Tools(None, self.state, "mx.demo.example", None, None, None, None)  # type: ignore[arg-type]
         return asyncio.run(Filter(settings, tools, lambda: self.now).check(mail_, found or {}))
 
     def comes_again(self, mail_: Mail) -> bool:
@@ -241,7 +241,7 @@ def test_a_state_out_of_reach_is_told() -> None:
         async def get(self, key: str) -> str | None:
             raise Temporary("the shared state is out of reach")
 
-    filter_ = Filter(EVERYBODY, Tools(None, Gone(), "", None, None, None))  # type: ignore[arg-type]
+    filter_ = Filter(EVERYBODY, Tools(None, Gone(), "", None, None, None, None))  # type: ignore[arg-type]
     with pytest.raises(Temporary):
         asyncio.run(filter_.check(mail(), {}))
 
@@ -262,4 +262,4 @@ def test_a_state_out_of_reach_is_told() -> None:
 )
 def test_settings_that_make_no_sense_are_faults(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        Filter(Settings(**wrong), Tools(None, None, "", None, None, None))  # type: ignore[arg-type]
+        Filter(Settings(**wrong), Tools(None, None, "", None, None, None, None))  # type: ignore[arg-type]

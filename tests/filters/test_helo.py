@@ -48,7 +48,7 @@ class FakeDns:
 
 
 def tools(dns: Any) -> Tools:
-    return Tools(dns, None, "MX.demo.example", None, None, None)  # type: ignore[arg-type]
+    return Tools(dns, None, "MX.demo.example", None, None, None, None)  # type: ignore[arg-type]
 
 
 def mail(helo: str = "mail.out.test", address: str = "192.0.2.1", **session: Any) -> Mail:

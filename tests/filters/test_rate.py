@@ -35,7 +35,7 @@ class Desk:
         return [[finding.code for finding in one] for one in self.findings(settings, *mails)]
 
     def findings(self, settings: Settings, *mails: Mail) -> list[Any]:
-        filter_ = Filter(settings, Tools(None, self, "mx.demo.example", None, None, None), self.clock)  # type: ignore[arg-type]
+        filter_ = Filter(settings, Tools(None, self, "mx.demo.example", None, None, None, None), self.clock)  # type: ignore[arg-type]
 
         async def work() -> list[Any]:
             return [await filter_.check(mail, {}) for mail in mails]
@@ -208,7 +208,7 @@ class Gone:
 
 def test_a_state_out_of_reach_is_told_and_a_refusal_stands_without_it(desk: Desk) -> None:
     def ask(state: Any) -> Any:
-        tools = Tools(None, state, "mx.demo.example", None, None, None)  # type: ignore[arg-type]
+        tools = Tools(None, state, "mx.demo.example", None, None, None, None)  # type: ignore[arg-type]
         return asyncio.run(Filter(nothing(address_messages=1), tools, desk.clock).check(mail(), {}))
 
     with pytest.raises(Temporary):
@@ -224,4 +224,4 @@ def test_a_state_out_of_reach_is_told_and_a_refusal_stands_without_it(desk: Desk
 )
 def test_settings_that_make_no_sense_are_faults(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        Filter(Settings(**wrong), Tools(None, None, "", None, None, None))  # type: ignore[arg-type]
+        Filter(Settings(**wrong), Tools(None, None, "", None, None, None, None))  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ class FakeDns:
 
 
 def tools(dns: Any) -> Tools:
-    return Tools(dns, None, "mx.demo.example", None, None, None)  # type: ignore[arg-type]
+    return Tools(dns, None, "mx.demo.example", None, None, None, None)  # type: ignore[arg-type]
 
 
 def mail(sender: str = "a@a.test", helo: str = "h.test", peer_: str = "192.0.2.1", **session: Any) -> Mail:

@@ -32,7 +32,7 @@ VALUES += [
 ]
 VALUES += ['"' + "x" * 5000 + '"', "[" * 500, "0.5", '["a"]', '[""]', "1e-300"]
 MAIL = Mail("m1", Session(ip_address("192.0.2.1")), Envelope("a@out.example", (Recipient("b@in.example"),)))
-TOOLS = Tools(None, None, "mx.test", None, None, None)
+TOOLS = Tools(None, None, "mx.test", None, None, None, None)
 
 
 def with_another_value(line, value):

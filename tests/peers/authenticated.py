@@ -115,7 +115,7 @@ def chains_of(messages: Sequence[bytes], port: int) -> list[str]:
 
 
 async def _all(messages: Sequence[bytes], port: int, kind: type, settings: object) -> list[list[str]]:
-    tools = Tools(None, None, "gw.test", None, Checker(Resolver([f"127.0.0.1:{port}"], 5.0)), None)  # type: ignore[arg-type]
+    tools = Tools(None, None, "gw.test", None, Checker(Resolver([f"127.0.0.1:{port}"], 5.0)), None, None)  # type: ignore[arg-type]
     return [await _found(kind(settings, tools), message) for message in messages]
 
 

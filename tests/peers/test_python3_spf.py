@@ -134,7 +134,7 @@ def names() -> Iterator[Dns]:
 
 def ours(port: int, triples: Sequence[Triple]) -> list[str]:
     async def results() -> list[str]:
-        tools = Tools(Resolver([f"127.0.0.1:{port}"], 5.0), None, "gw.test", None, None, None)  # type: ignore[arg-type]
+        tools = Tools(Resolver([f"127.0.0.1:{port}"], 5.0), None, "gw.test", None, None, None, None)  # type: ignore[arg-type]
         return [await _result(Filter(Settings(), tools), one) for one in triples]
 
     return asyncio.run(results())

@@ -67,7 +67,7 @@ def judged(arc: Arc, dns: FakeDns | None = None, wanted: Settings = TRUSTING) ->
     """What the filter says of the chain, with the checker of the product."""
     content = Content(author=Author("jane@author.test", "author.test"), arc=arc)
     mail = Mail("id", PEER, content=content)
-    tools = Tools(None, None, "mx.demo.example", None, Checker(dns or FakeDns()), None)  # type: ignore[arg-type]
+    tools = Tools(None, None, "mx.demo.example", None, Checker(dns or FakeDns()), None, None)  # type: ignore[arg-type]
     found = asyncio.run(Filter(wanted, tools).check(mail, {}))
     return found[0] if found else None
 

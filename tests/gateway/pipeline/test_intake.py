@@ -525,7 +525,7 @@ def test_policies_that_are_swapped_in_the_middle_of_a_mail_are_asked_all_their_q
     ("word", "kind"), [("defer", Kind.DEFERRED), ("reject", Kind.REJECTED), ("quarantine", Kind.OK)]
 )
 def test_what_a_sandbox_out_of_reach_means_is_decided_by_content_toml(site, word, kind):
-    here = site(content=f'[actions]\nunscannable = "quarantine"\nerror = "{word}"\n')
+    here = site(content=f'[actions]\nunscannable = "quarantine"\nambiguous = "quarantine"\nerror = "{word}"\n')
 
     async def work(intake):
         await intake.close()

@@ -40,7 +40,7 @@ def faults(site, **texts: str) -> list[str]:
 def test_the_shipped_policies_load_and_decide_every_code():
     policies = policy.load(None, None)
     for one in policies.by_name.values():
-        codes = one.filter.codes if one.filter else {"unscannable"}
+        codes = one.filter.codes if one.filter else {"unscannable", "ambiguous"}
         for code in codes | {"error"}:
             assert policies.decide({one.name: [Finding(code)]}, INBOUND, "b@ours.example")
 

@@ -69,7 +69,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Policies:
         text = files(None)[name].read_text("utf-8").replace("enabled = true", "enabled = false")
         (folder / f"{name}.toml").write_text(text, "utf-8")
     dns = Dns()
-    return policy.load(folder, Tools(dns, None, HOST, None, Checker(dns), account_of))  # type: ignore[arg-type]
+    return policy.load(folder, Tools(dns, None, HOST, None, Checker(dns), account_of, None))  # type: ignore[arg-type]
 
 
 def envelope(case: dict[str, Any]) -> Envelope:

@@ -1,0 +1,39 @@
+"""What the parts of one mail hold: laid out by the parser, for the pure filters to look into. In the confined child.
+
+The rule: nothing is decoded before somebody asks, and what was decoded last is kept, for filters ask one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.model import Part
+
+Source = Callable[[int], bytes]
+"""Gives at most so many octets."""
+
+
+class Tray:
+    """`gateway.model.Payloads`, by the paths of parts."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Source] = {}
+        self._last: tuple[str, int, bytes] = ("", 0, b"")
+
+    def put(self, path: str, source: Source) -> None:
+        """Lay out the part at *path*; the first one of that path stays."""
+        self._sources.setdefault(path, source)
+
+    def of(self, part: Part, most: int) -> bytes:
+        """At most *most* octets of *part*; none where it was not laid out."""
+        path, size, octets = self._last
+        if path != part.path or (size < most and len(octets) == size):
+            source = self._sources.get(part.path)
+            octets = source(most) if source else b""
+            self._last = part.path, most, octets
+        return octets[:most]
+
+    def clear(self) -> None:
+        """Forget the mail."""
+        self._sources.clear()
+        self._last = ("", 0, b"")

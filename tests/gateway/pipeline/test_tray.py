@@ -1,0 +1,44 @@
+"""The tray: decoded when asked, and as far as asked."""
+
+from gateway.model import Part
+from gateway.pipeline.content import parse
+from gateway.pipeline.tray import Tray
+from gateway.stages import Content
+
+MAIL = (
+    b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    b"--b\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n"
+    b"--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nb=C3=A4h\r\n--b--\r\n"
+)
+
+
+def laid_out() -> tuple[Tray, tuple[Part, ...]]:
+    tray = Tray()
+    return tray, parse(MAIL, Content.Settings(), tray).parts
+
+
+def test_parts_are_read_decoded():
+    tray, parts = laid_out()
+    assert [tray.of(part, 100) for part in parts] == [b"hello", "bäh".encode()]
+
+
+def test_no_more_is_given_than_was_asked_for():
+    tray, parts = laid_out()
+    assert tray.of(parts[0], 2) == b"he"
+    assert tray.of(parts[0], 4) == b"hell"
+    assert tray.of(parts[0], 3) == b"hel"
+
+
+def test_what_was_asked_for_last_is_not_decoded_again():
+    asked: list[int] = []
+    tray = Tray()
+    tray.put("1", lambda most: asked.append(most) or b"x" * min(most, 10))
+    assert [tray.of(Part("1"), most) for most in (20, 5, 30)] == [b"x" * 10, b"x" * 5, b"x" * 10]
+    assert asked == [20]
+
+
+def test_a_part_that_is_not_there_is_empty_and_so_is_a_tray_that_was_cleared():
+    tray, parts = laid_out()
+    assert tray.of(Part("9"), 10) == b""
+    tray.clear()
+    assert tray.of(parts[0], 10) == b""
