@@ -1,18 +1,33 @@
 """The DMARC reports that others sent about domains of ours (RFC 9990), and what they tell together.
 
-A report is known by who made it, its id and its domain, and is kept once. Anybody can write one: where its sender is
-not proved it is kept as such, counts for nothing unless it is asked for, and gives way to one that is proved.
+A report is known by who made it, its id, its domain and who sent it, and is kept once. Anybody can write one: where its
+sender is not proved it is kept as such, counts for nothing unless it is asked for, and gives way to one that is proved.
+Nobody can stand in the way of the report of another, though ids can be guessed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Select, cast, delete, func, insert, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.exc import IntegrityError
 
 from gateway.model import Report, ReportRecord
@@ -33,7 +48,10 @@ LIMIT = 10_000
 _FORGOTTEN = 20_000  # records in one transaction
 _DAY = 86400.0
 _DAILY = {Proof.DMARC: 100_000, Proof.NONE: 20_000}
-"""Records that are kept in a day of one sender, and of all together who are not proved."""
+"""Records that are kept in a day of one sender, and of all together who are not proved.
+
+All names below one domain are one sender: whoever has the domain has as many as they like.
+"""
 _report = schema.dmarc_report
 _record = schema.dmarc_record
 _ADD_RECORD = Statement(insert(_record), *({*_record.columns.keys()} - {"id"}))
@@ -89,18 +107,28 @@ class Tally:
 def keep(conn: Connection, received: Received) -> bool:
     """Keep a report, in the transaction that keeps its mail. False where it is there, or too many came that day."""
     report = received.report
-    same = _report.c.org == report.org, _report.c.report_id == report.id, _report.c.domain == report.domain
-    known = conn.execute(select(_report.c.id, _report.c.proof).where(*same)).one_or_none()
-    if (known is not None and (known.proof or not received.proof)) or _is_flood(conn, received):
+    alike = _report.c.org == report.org, _report.c.report_id == report.id, _report.c.domain == report.domain
+    if _is_known(conn, received, alike) or _is_flood(conn, received):
         return False
     try:
         with conn.begin_nested():
-            conn.execute(delete(_report).where(*same))
+            conn.execute(delete(_report).where(*alike, _report.c.proof == Proof.NONE))
             number = conn.scalar(insert(_report).values(_report_values(received)).returning(_report.c.id))
     except IntegrityError:  # at the same moment, on another node
         return False
     _ADD_RECORD.run_many(conn, [_record_values(number, one) for one in report.records])
     return True
+
+
+def _is_known(conn: Connection, received: Received, alike: Sequence[ColumnElement[bool]]) -> bool:
+    """Whether one of those *alike* is the same report: what one sender proved is not what another says of it."""
+    proof, sender = _report.c.proof, _report.c.sender
+    same = {
+        Proof.NONE: true(),
+        Proof.BY_HAND: proof != Proof.NONE,
+        Proof.DMARC: or_(proof == Proof.BY_HAND, and_(proof == Proof.DMARC, sender == received.sender)),
+    }
+    return conn.execute(select(_report.c.id).where(*alike, same[received.proof]).limit(1)).first() is not None
 
 
 def _is_flood(conn: Connection, received: Received) -> bool:
@@ -112,7 +140,7 @@ def _is_flood(conn: Connection, received: Received) -> bool:
         return False
     recent = [_report.c.received_at > received.received_at - _DAY, _report.c.proof == received.proof]
     if received.proof:
-        recent.append(_report.c.sender == received.sender)
+        recent.append(_is_within(_report.c.sender, ".".join(received.sender.split(".")[-2:])))
     count = select(func.count()).select_from(_record).join(_report, _record.c.report == _report.c.id).where(*recent)
     return (conn.scalar(count) or 0) + len(received.report.records) > _DAILY[received.proof]
 
@@ -268,7 +296,11 @@ def _about(since: float, domain: str, sender: str = "") -> Iterator[ColumnElemen
     if sender:
         yield _report.c.sender == sender
     if domain:
-        yield or_(_report.c.domain == domain, _report.c.domain.endswith(f".{domain}", autoescape=True))
+        yield _is_within(_report.c.domain, domain)
+
+
+def _is_within(column: ColumnElement[str], domain: str) -> ColumnElement[bool]:
+    return or_(column == domain, column.endswith(f".{domain}", autoescape=True))
 
 
 # ---- Forgetting ---------------------------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ dmarc_report = Table(
     Column("begins", Double, nullable=False),
     Column("ends", Double, nullable=False),
     Column("policy", Text, nullable=False),
-    UniqueConstraint("org", "report_id", "domain", name="uq_dmarc_report_org_report_id_domain"),
+    UniqueConstraint("org", "report_id", "domain", "sender", name="uq_dmarc_report_org_report_id_domain_sender"),
 )
 """A report that others sent us about a domain of ours. `org` is who says to have made it, `sender` the domain that it
 came from, and `proof` how that is known, or empty. `policy` is what they had found published, and more, as JSON."""

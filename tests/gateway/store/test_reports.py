@@ -60,6 +60,24 @@ def test_a_forged_report_gives_way_to_the_genuine_one_and_never_replaces_it(chan
     assert look(reports.one, listed.number) == received(now)
 
 
+def test_nobody_keeps_out_the_report_of_another_by_guessing_its_id(change, look, now):
+    genuine, forged = received(now), replace(received(now, RECORDS[1:]), sender="else.example")
+    assert [change(reports.keep, one) for one in (forged, forged, genuine, genuine)] == [True, False, True, False]
+    assert look(reports.totals, 0.0, sender="google.com") == {"ours.example": (15, 12)}
+    assert len(look(reports.listed, 0.0)) == 2
+
+
+def test_what_was_imported_is_not_counted_again_and_does_not_count_again(change, look, now):
+    by_hand = replace(received(now, proof=Proof.BY_HAND), sender="")
+    assert [change(reports.keep, one) for one in (by_hand, received(now))] == [True, False]
+    assert [
+        change(reports.keep, replace(one, report=replace(one.report, id="43"))) for one in (received(now), by_hand)
+    ] == [
+        True,
+        False,
+    ]
+
+
 def test_what_nobody_proved_counts_only_where_it_is_asked_for(change, look, now):
     change(reports.keep, received(now))
     change(reports.keep, received(now, proof=Proof.NONE, id="forged"))
@@ -117,7 +135,11 @@ def test_nobody_fills_the_tables_with_reports(change, look, now, monkeypatch):
         return change(reports.keep, replace(received(at, id=number, proof=proof), sender=sender))
 
     assert [kept("1"), kept("2"), kept("3")] == [True, True, False]
-    assert kept("3", sender="yahoo.com")
+    assert [kept("3", sender="mail.google.com"), kept("3", sender="ogle.com"), kept("3", sender="yahoo.com")] == [
+        False,
+        True,
+        True,
+    ]
     assert [kept("4", Proof.NONE, "a.example"), kept("5", Proof.NONE, "b.example")] == [True, False]
     assert [kept("6", Proof.BY_HAND) for _ in range(2)] == [True, False]
     assert kept("7", at=now + DAY + 1)

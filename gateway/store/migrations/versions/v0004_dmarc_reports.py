@@ -42,7 +42,7 @@ def upgrade() -> None:
         sa.Column("begins", sa.Double(), nullable=False),
         sa.Column("ends", sa.Double(), nullable=False),
         sa.Column("policy", sa.Text(), nullable=False),
-        sa.UniqueConstraint("org", "report_id", "domain", name="uq_dmarc_report_org_report_id_domain"),
+        sa.UniqueConstraint("org", "report_id", "domain", "sender", name="uq_dmarc_report_org_report_id_domain_sender"),
     )
     op.create_table(
         "dmarc_record",
