@@ -35,6 +35,8 @@ POSTPONED = 10_000
 """Domains of which we remember that; of others it is asked at the next look."""
 BATCH = 500
 """Domains that are looked at in one go."""
+AT_ONCE = 20
+"""Domains whose name servers are asked at the same time: thousands that never answer must not hold up the others."""
 UNTOLD = 7 * DAY
 """After so long an observation is forgotten, told or not: reports were switched off."""
 
@@ -81,6 +83,7 @@ class Reporting:
         self._hostname = hostname
         self._now = now
         self._postponed: dict[str, float] = {}
+        self._composing = asyncio.Lock()  # a report may be large while it is made
 
     async def run(self) -> None:
         """Work until cancelled; what is under way then happens whole or not at all."""
@@ -96,9 +99,8 @@ class Reporting:
     async def look(self) -> None:
         """Send what is due, and forget what nobody needs."""
         if self._policy().sends(self._hostname):
-            async for one in self._waiting():
-                if self._is_time(one):
-                    await self._guarded(one)
+            async for some in self._due():
+                await asyncio.gather(*map(self._guarded, some))
         await self._forget()
 
     async def work_off(self, domain: str = "", until: float | None = None) -> AsyncIterator[Sent]:
@@ -150,6 +152,17 @@ class Reporting:
                 else:
                     yield one
             after = found[-1].domain
+
+    async def _due(self) -> AsyncIterator[Sequence[Waiting]]:
+        """Those whose time has come, some at a time."""
+        due = []
+        async for one in self._waiting():
+            if self._is_time(one):
+                due.append(one)
+            if len(due) == AT_ONCE:
+                yield due
+                due = []
+        yield due
 
     def _ends(self, one: Waiting) -> float:
         return one.oldest // DAY * DAY + DAY
@@ -207,7 +220,8 @@ class Reporting:
         to = await self._destinations(published, policy, last_try=last_try)
         if not to.addresses:
             return Draft(about, await self._store.read(partial(_mails, about)), to)
-        return await self._store.read(partial(_compose, about=about, published=published, to=to, policy=policy))
+        async with self._composing:
+            return await self._store.read(partial(_compose, about=about, published=published, to=to, policy=policy))
 
     def _subject(self, policy: Reports, domain: str, ends: float) -> Subject:
         organisation = policy.organisation or self._hostname

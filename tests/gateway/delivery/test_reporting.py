@@ -207,6 +207,34 @@ def test_one_that_cannot_be_stored_is_kept_and_holds_up_no_other(desk, trouble):
     assert {one.domain for one in desk.told()} == {"a.example", "b.example"}
 
 
+class SilentDns(FakeDns):
+    """Never answers a question about silent.example."""
+
+    async def txt(self, name):
+        if name.endswith("silent.example"):
+            await asyncio.Event().wait()
+        return await super().txt(name)
+
+
+def test_domains_whose_name_servers_are_silent_keep_nobody_else_waiting(desk):
+    desk.dns = SilentDns()
+    for number in range(reporting.AT_ONCE - 1):
+        desk.observe(TODAY - 60, domain=f"a{number}.example", rua=("mailto:rua@silent.example",))
+    desk.observe(TODAY - 60)
+
+    async def look():
+        task = asyncio.create_task(desk.reporting().look())
+        async with asyncio.timeout(10):
+            while not desk.sent:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(look())
+    assert [one.domain for one in desk.told()] == ["owner.example"]
+    assert desk.left() == reporting.AT_ONCE - 1
+
+
 def test_two_nodes_at_once_send_one_report(desk):
     desk.observe(*(TODAY - n for n in range(1, 50)))
 
