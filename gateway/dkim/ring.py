@@ -160,8 +160,10 @@ class Ring:
         self._make_folder(domain)
         with self._changing(domain) as entries:
             name = selector_name(selector) if selector else self._free(domain, f"{kind}-{time.strftime('%Y%m%d')}")
-            if self._is_taken(domain, name):
+            if name in entries:
                 raise Permanent(f"{domain} has a key with the selector {name} already")
+            if self._path(domain, name).exists():  # somebody was killed while making it, or put it there
+                raise Permanent(f"{self._path(domain, name)} is there, and of no key that is known: take it away")
             self._write(self._path(domain, name), pem)
             entries[name] = Entry(domain, name, kind, record, KeyState.PENDING, time.time())
             return entries[name]
@@ -216,9 +218,8 @@ class Ring:
 
     def _make_folder(self, domain: str) -> None:
         for folder in (self._folder, self._folder / domain):
-            if not folder.exists():
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._give(folder)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._give(folder)  # one that was there too: who made it may have been killed before
 
     def _write(self, path: Path, content: bytes) -> None:
         """Write *path* with mode 0600, all at once and for good: a crash leaves no half of a key behind."""

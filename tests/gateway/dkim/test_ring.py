@@ -166,7 +166,7 @@ def test_a_selector_is_used_once(keys, path):
     one, other = keys.add(DOMAIN, "rsa", bits=1024), keys.add(DOMAIN, "rsa", bits=1024)
     assert other.selector == f"{one.selector}-2"
     path(other).with_name("stray.pem").write_text("of somebody")
-    with pytest.raises(Permanent, match="selector stray already"):
+    with pytest.raises(Permanent, match=r"stray\.pem is there, and of no key that is known"):
         keys.add(DOMAIN, "ed25519", selector="stray")
     assert path(other).with_name("stray.pem").read_text() == "of somebody"
 
@@ -203,6 +203,15 @@ def test_what_root_makes_belongs_to_the_owner_of_the_data_folder(tmp_path, monke
     owner = tmp_path.stat()
     assert {"dkim", DOMAIN} < set(given)
     assert set(given.values()) == {(owner.st_uid, owner.st_gid)}
+
+
+def test_folders_that_root_made_and_did_not_give_away_are_given_the_next_time(tmp_path, monkeypatch):
+    (tmp_path / "dkim" / DOMAIN).mkdir(mode=0o700, parents=True)  # it was killed there
+    given = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda path, user, group: given.append(path.name))
+    Ring(tmp_path / "dkim").add(DOMAIN, "ed25519", selector="s")
+    assert given[:2] == ["dkim", DOMAIN]
 
 
 @pytest.mark.parametrize("text", ["IN.example", "in.example.", "Bücher.example"])
