@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import corpus, measure, memory, profile, report, stacks, usage
+from tests.bench import authentication, corpus, measure, memory, profile, report, stacks, usage
 from tests.bench import load as generator
 from tests.peers import processes
 
@@ -41,11 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         results = measured(names, load, args.concurrency, args.rounds, size)
     needs = None if args.quick or args.stack else memory.measure(size)
+    costs = [] if args.quick or args.stack else authentication.measure(sample.messages, authentication.ROUNDS)
     report.show(results, about)
     if needs:
-        print("\n".join(needs.told()))
+        print("\n".join([*needs.told(), *authentication.told(costs)]))
     if args.json:
         every = report.as_json(results, about) | ({"memory": asdict(needs)} if needs else {})
+        every |= {"authentication": authentication.as_json(costs)} if costs else {}
         args.json.write_text(json.dumps(every, indent=1) + "\n")
     return 0
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.model import Action
 from gateway.pipeline import policy
-from tests.bench import corpus, load, stacks, usage
+from tests.bench import authentication, corpus, load, stacks, usage
 from tests.peers import smtp_sink
 
 
@@ -81,3 +81,24 @@ def test_the_cpu_time_of_ended_children_counts() -> None:
     assert usage.memory(os.getpid()) > 5
     assert usage.busy() > 0
     usage.settle(os.getpid(), quiet=0.05, within=0.2)
+
+
+def test_dkim_is_measured_on_signatures_that_hold_for_both() -> None:
+    costs = authentication.measure(corpus_of_two(), 1)
+    assert [one.name for one in costs] == ["middle size", "all"]
+    whole = costs[1]
+    assert whole.count == 5
+    assert 0 < whole.arithmetic < whole.verify < 100
+    assert 0 < whole.signing < whole.sign < 100
+    assert 0 < whole.theirs_verify < 100
+    assert 0 < whole.theirs_sign < 100
+    assert len(authentication.told(costs)) == 4
+
+
+def corpus_of_two() -> list[bytes]:
+    """Five mails of two kinds, and one that nobody signs."""
+    listed = (
+        b"Received: by a\r\n\tfor b\r\nFrom: x@y.example\r\nTo: z@y.example\r\nList-Id: <l>\r\n\r\nhello  list\r\n\r\n"
+    )
+    plain = b"From: x@y.example\r\nDKIM-Signature: v=1; old\r\nSubject: a  b\r\n\r\n" + b"line\r\n" * 20000
+    return [listed, plain, listed, plain, listed, b"no header at all\r\n"]
