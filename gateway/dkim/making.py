@@ -19,6 +19,8 @@ WIDTH = 76
 """Columns of a line, where it can be broken."""
 MOST_NAMES = 200
 """Names in h=; a header of which more would have to be signed is not signed."""
+ADDED = frozenset({"date", "message-id"})
+"""Fields that honest hosts add where there are none (RFC 6409 8.1, 8.2); a second one is as false as of the others."""
 MOST_SETS = 50
 """ARC sets that a message can have (RFC 8617 5.1.1.1)."""
 
@@ -36,7 +38,7 @@ class NotSigned(ValueError):
 class Chosen:
     """Which fields are signed, by name in lower case: as often as they stand there, and `sealed` ones once more.
 
-    A name that is signed once more than it stands there cannot be added on the way.
+    A name that is signed once more than it stands there cannot be added on the way; some may, where there is none.
     """
 
     sealed: Sequence[str]
@@ -45,7 +47,7 @@ class Chosen:
     def names(self, fields: Sequence[bytes]) -> tuple[str, ...]:
         """h= for a header."""
         count = Counter(map(reading.name_of, fields))
-        names = [name for name in self.sealed for _ in range(count[name] + 1)]
+        names = [name for name in self.sealed if count[name] or name not in ADDED for _ in range(count[name] + 1)]
         names += [name for name in self.signed if name in count for _ in range(count[name])]
         if len(names) > MOST_NAMES:
             raise NotSigned("the header has too many fields to be signed")

@@ -60,6 +60,14 @@ def holds(message):
     return bool(dkim.verify(message, dnsfunc=records))
 
 
+def test_a_host_on_the_way_may_add_what_is_missing_and_what_is_there_only_once():
+    bare = b"From: ann@in.example\r\nSubject: scan\r\n"
+    added = b"Date: Mon, 02 Nov 2026 10:11:12 +0100\r\nMessage-ID: <1@smart.example>\r\n"
+    assert holds(added + signed(bare) + bare + b"\r\n" + BODY)
+    for one in added.splitlines(keepends=True):
+        assert not holds(one + signed(added + bare) + added + bare + b"\r\n" + BODY)
+
+
 def test_another_implementation_finds_that_it_holds():
     assert holds(signed() + HEAD + b"\r\n" + BODY)
 
