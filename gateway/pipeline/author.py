@@ -91,7 +91,7 @@ def read(block: bytes, header: Header) -> Author:
     Without an address and without doubts there is none: nobody will see any.
     """
     found = list(_lines(block))
-    senders = tuple(_address_of(value) for name in _SENDERS for value in header.all(name)[:MAX_FIELDS])
+    senders = tuple(_senders(header))
     doubts = _doubts_about(found)
     if not doubts and not (found and _shows_an_address(found[0].value)):
         return Author(senders=senders)
@@ -172,6 +172,15 @@ def _normal(name: str) -> str:
         return clean(a_labels(name), 255)
     except ValueError:
         return clean(name.lower(), 255)
+
+
+def _senders(header: Header) -> Iterator[str]:
+    """The addresses of the fields that say who sent it; "" for one that cannot be read, and for those too many."""
+    for name in _SENDERS:
+        values = header.all(name)
+        yield from map(_address_of, values[:MAX_FIELDS])
+        if len(values) > MAX_FIELDS:
+            yield ""
 
 
 def _address_of(value: str) -> str:

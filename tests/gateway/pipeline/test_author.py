@@ -78,6 +78,12 @@ def test_fields_that_name_who_sent_it_are_read_too() -> None:
     assert author(block).senders == ("b@y.example", "c@z.example", "")
 
 
+def test_senders_that_are_too_many_are_not_left_out_without_a_word() -> None:
+    own, other = "Sender: a@x.example\r\n", "Sender: boss@x.example\r\n"
+    assert author(f"From: a@x.example\r\n{own * MAX_FIELDS}").senders == ("a@x.example",) * MAX_FIELDS
+    assert author(f"From: a@x.example\r\n{own * MAX_FIELDS}{other}").senders[-1] == ""
+
+
 def test_a_name_is_made_safe_and_short() -> None:
     seen = field("=?utf-8?Q?a=1b=5B31m=E2=80=AEb?= " + "x" * 3000 + " <a@x.example>")
     assert seen.address == "a@x.example"
