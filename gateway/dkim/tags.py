@@ -20,9 +20,8 @@ def parse(value: bytes) -> dict[str, str]:
     Names differ by case. Values have lost their folds and the white space around them, not the one within.
     """
     text = value.replace(b"\r\n", b"")
-    if (
-        _FORBIDDEN.search(text) or not text.strip()
-    ):  # dkimpy lets both pass, and looks at the first letter of a name only
+    # dkimpy lets both pass, and looks at the first letter of a name only
+    if _FORBIDDEN.search(text) or not text.strip():
         raise Malformed("a list of tags is malformed")
     try:
         found = {name.decode(): tag.decode() for name, tag in parse_tag_value(text).items()}  # UTF-8 by RFC 8616 5
