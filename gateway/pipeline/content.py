@@ -1,4 +1,4 @@
-"""The bytes of a message -> `Content`. The only place that decodes MIME and archives; it runs in the confined child.
+"""The bytes of a message -> `Content`. The only place that decodes MIME; it runs in the confined child.
 
 A scanner of our own walks the bytes and keeps to its limits; what exceeds one makes the mail `unscannable`, and what
 contradicts the grammar becomes a defect. Nothing here trusts a name, a length or a type that the message declares.
@@ -10,8 +10,6 @@ import binascii
 import contextlib
 import io
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from mmap import mmap
@@ -20,6 +18,7 @@ from typing import BinaryIO
 from gateway.events import clean
 from gateway.model import Content, Part
 from gateway.pipeline import author, mapped
+from gateway.pipeline.archives import Archives, claimed
 from gateway.pipeline.decoded import PORTION, Base64
 from gateway.pipeline.mime import (
     Field,
@@ -27,6 +26,7 @@ from gateway.pipeline.mime import (
     boundary_of,
     decode_text,
     decode_words,
+    file_name,
     filenames,
     is_ambiguous,
     media_type,
@@ -34,7 +34,7 @@ from gateway.pipeline.mime import (
     raw_text,
 )
 from gateway.pipeline.sniff import PREFIX, sniff
-from gateway.pipeline.tray import Tray
+from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
 Buffer = bytes | mmap
@@ -48,10 +48,6 @@ MAX_LINE = 1000
 MAX_LOOKALIKES = 100_000
 LARGE = 1 << 20
 """Octets from which on an archive is decoded piece by piece: that takes longer than at once."""
-
-
-class Unscannable(Exception):
-    """A limit of the parser is exceeded. The text says which, in our words."""
 
 
 def parse(data: Buffer, limits: Limits, tray: Tray | None = None) -> Content:
@@ -98,8 +94,9 @@ class _Scan:
     parts: list[Part] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
     unscannable: str = ""
-    members: int = 0
-    unpacked: int = 0
+
+    def __post_init__(self) -> None:
+        self.archives = Archives(self.limits, self.keep, self.doubt)
 
     def defect(self, words: str) -> None:
         if len(self.defects) < MAX_DEFECTS:
@@ -232,9 +229,9 @@ class _Scan:
         if len(names) > 1:
             self.defect("a part is given different names")
         for name in names:
-            self._keep(replace(part, filename=_name(name)))
+            self.keep(replace(part, filename=file_name(name)))
 
-    def _keep(self, part: Part) -> None:
+    def keep(self, part: Part) -> None:
         if len(self.parts) >= self.limits.parts + self.limits.archive_members:
             raise Unscannable(f"there are more than {self.limits.parts} parts")
         self.parts.append(part)
@@ -253,9 +250,8 @@ class _Scan:
         self.tray.put(path, lambda most: self._decoded(encoding, header.body, min(end, header.body + 4 * most))[:most])
         if encoding == "base64" and not kind.startswith("text/"):
             self._whole_base64(header.body, end)
-        claims_zip = "zip" in kind or any(_is_zip_name(name) for name in filenames(header))
-        if sniffed == "application/zip" or claims_zip:
-            self._zip(self.file(encoding, header.body, end), path, 1)
+        if claimed(sniffed, kind, filenames(header)):
+            self.archives.look(self.file(encoding, header.body, end), path)
         elif kind in _MESSAGES:
             self._inner_message(self._decoded(encoding, header.body, end), path)
         elif kind.startswith("text/") and encoding not in {"base64", "quoted-printable"}:
@@ -272,7 +268,7 @@ class _Scan:
         for match in self._each(_UUENCODED, start, end):
             line = bytes(self.data[match.end() : match.end() + 100]).partition(b"\r\n")[0]
             with contextlib.suppress(binascii.Error):
-                self._keep(Part(path, "", _name(raw_text(match[1].strip())), sniff(binascii.a2b_uu(line))))
+                self.keep(Part(path, "", file_name(raw_text(match[1].strip())), sniff(binascii.a2b_uu(line))))
 
     def _each(self, pattern: re.Pattern[bytes], start: int, end: int) -> Iterator[re.Match[bytes]]:
         """The matches of *pattern*, none longer than `MAX_LINE`; searched in portions that memory can hold."""
@@ -309,55 +305,9 @@ class _Scan:
         for defect in inner.defects:
             self.defect(defect)
         for part in inner.parts:
-            self._keep(replace(part, path=f"{path}.{part.path}", span=None))
+            self.keep(replace(part, path=f"{path}.{part.path}", span=None))
         if inner.unscannable:
             self.doubt(inner.unscannable)
-
-    def _zip(self, file: BinaryIO, path: str, depth: int) -> None:
-        """Look into *file*, which begins as a zip, or bears the name of one and is one behind other octets."""
-        begins = file.read(4)
-        if begins.startswith(b"PK") or zipfile.is_zipfile(file):
-            self._unzip(file, begins, path, depth)
-
-    def _unzip(self, file: BinaryIO, begins: bytes, path: str, depth: int) -> None:
-        """Add what the zip *file* holds; its members are opened only as far as `sniff` needs, archives in it whole."""
-        if depth > self.limits.archive_depth:
-            raise Unscannable(f"archives are nested more than {self.limits.archive_depth} deep")
-        try:
-            with zipfile.ZipFile(file) as archive:
-                if begins == b"PK\3\4" and min((i.header_offset for i in archive.infolist()), default=1):
-                    self.doubt(f"the archive in part {path} holds more than its directory names")
-                for info in archive.infolist():
-                    self._member(archive, info, path, depth)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OSError) as error:
-            raise Unscannable(f"the archive in part {path} cannot be read ({type(error).__name__})") from None
-
-    def _member(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, depth: int) -> None:
-        self.members += 1
-        if self.members > self.limits.archive_members:
-            raise Unscannable(f"archives hold more than {self.limits.archive_members} files")
-        encrypted = bool(info.flag_bits & 1)
-        name = _name(info.filename)
-        is_folder = info.filename.endswith("/")  # is_dir() of 3.11 fails where there is no name
-        first = b"" if encrypted or is_folder else self._unpacked(archive, info, PREFIX)
-        inner = f"{path}/{name}"
-        sniffed = sniff(first)
-        self._keep(Part(inner, "", name, sniffed, info.file_size, encrypted))
-        if sniffed == "application/zip" or (first and _is_zip_name(name)):
-            left = self.limits.archive_size - self.unpacked
-            self._zip(io.BytesIO(self._unpacked(archive, info, left + 1)), inner, depth + 1)
-
-    def _unpacked(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
-        with archive.open(info) as member:
-            data = member.read(most)
-        self.unpacked += len(data)
-        if self.unpacked > self.limits.archive_size:
-            raise Unscannable(f"archives hold more than {self.limits.archive_size} octets")
-        return data
-
-
-def _is_zip_name(name: str) -> bool:
-    return name.rstrip(" .").lower().endswith((".zip", ".zipx"))
 
 
 def _base64(raw: bytes) -> bytes:
@@ -368,8 +318,3 @@ def _base64(raw: bytes) -> bytes:
         kept = re.sub(rb"[^A-Za-z0-9+/]", b"", raw)
         whole = len(kept) - (len(kept) % 4 == 1)
         return binascii.a2b_base64(kept[:whole] + b"=" * (-whole % 4))
-
-
-def _name(text: str) -> str:
-    """A file's name without control characters. Bidirectional ones stay: that a name turns round is for filters."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text[:1000])

@@ -24,7 +24,8 @@ from defusedxml.expatreader import DefusedExpatParser
 from gateway.events import clean
 from gateway.idn import a_labels
 from gateway.model import Content, Part, Report, ReportRecord
-from gateway.pipeline.content import Buffer, Limits, Unscannable, opened
+from gateway.pipeline.content import Buffer, Limits, opened
+from gateway.pipeline.tray import Unscannable
 
 if TYPE_CHECKING:
     from xml.sax.xmlreader import AttributesImpl

@@ -181,3 +181,8 @@ def _word(charset: str, encoding: str, text: str) -> str:
         return decode_text(binascii.a2b_qp(text, header=True), charset)
     except (binascii.Error, ValueError):
         return text
+
+
+def file_name(text: str) -> str:
+    """A file's name without control characters. Bidirectional ones stay: that a name turns round is for filters."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text[:1000])

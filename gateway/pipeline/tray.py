@@ -13,6 +13,10 @@ Source = Callable[[int], bytes]
 """Gives at most so many octets."""
 
 
+class Unscannable(Exception):
+    """A limit of the parser is exceeded. The text says which, in our words."""
+
+
 class Tray:
     """`gateway.model.Payloads`, by the paths of parts."""
 
