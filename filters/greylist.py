@@ -6,12 +6,12 @@ A host's network, the sender and the recipient make a triple. A new triple is `g
 
 from __future__ import annotations
 
+import fnmatch
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from gateway.model import Direction, Finding, Found, Mail, Stage, Tools
@@ -67,6 +67,7 @@ class Filter:
     def __init__(self, settings: Settings, tools: Tools, clock: Callable[[], float] = time.time) -> None:
         _check(settings)
         self._settings, self._state, self._clock = settings, tools.state, clock
+        self._trusted, self._suspects = _any_of(settings.trusted), _any_of(settings.suspects)
         self._own = [ipaddress.ip_network(network) for network in settings.own_relays]
 
     async def check(self, mail: Mail, found: Found) -> Sequence[Finding]:
@@ -92,9 +93,9 @@ class Filter:
         if not mail.envelope.sender and not settings.null_sender:
             return []
         seen = [f"{name}/{finding.code}" for name, findings in found.items() for finding in findings]
-        if any(_matching(seen, settings.trusted)):
+        if any(map(self._trusted.match, seen)):
             return []
-        return ["everybody"] if settings.everybody else list(_matching(seen, settings.suspects))
+        return ["everybody"] if settings.everybody else list(filter(self._suspects.match, seen))
 
     def _network(self, mail: Mail) -> str:
         peer = mail.session.peer
@@ -131,8 +132,9 @@ class Filter:
             await self._state.put(f"greylist:known:{network}", f"{int(self._clock())}", settings.allow_for)
 
 
-def _matching(seen: Sequence[str], patterns: Sequence[str]) -> Iterator[str]:
-    return (one for one in seen if any(fnmatchcase(one, pattern) for pattern in patterns))
+def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
+    """What matches where one of *patterns*, which are as in a shell, does."""
+    return re.compile("|".join(map(fnmatch.translate, patterns)) or "(?!)")
 
 
 def _stem(sender: str) -> str:

@@ -137,16 +137,13 @@ def verdict_fields(mail_id: str, verdict: Verdict) -> bytes:
     return (text + f"X-Gatepost-Reason: {_folded(reason)}\r\n").encode("ascii")
 
 
-def _folded(text: str, width: int = 76) -> str:
+_LINE = re.compile(r".{1,76}(?= |$)| ?\S+")
+
+
+def _folded(text: str) -> str:
     """*text* folded at its spaces (RFC 5322 2.2.3); a word that is too long for a line stands on one of its own."""
-    lines, line = [], "X-Gatepost-Reason:"
-    for word in text.split():
-        if len(line) + len(word) >= width:
-            lines.append(line)
-            line = " " + word
-        else:
-            line += " " + word
-    return "\r\n".join([*lines, line]).removeprefix("X-Gatepost-Reason:").lstrip()
+    lines = _LINE.findall(" ".join(["X-Gatepost-Reason:", *text.split()]))
+    return "\r\n".join(lines).removeprefix("X-Gatepost-Reason:").lstrip()
 
 
 def mailbox_fields(sender: str, recipient: str) -> bytes:

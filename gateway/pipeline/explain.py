@@ -6,9 +6,9 @@ The counterfactual is not guessed: the policies decide again without the finding
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
-from gateway.model import ERROR, Action, Finding, Found, Mail, Reason, Verdict
+from gateway.model import ERROR, Action, Finding, Found, Mail, Reason, Result, Verdict
 from gateway.pipeline.policy import Policies
 
 WORDS = {
@@ -120,6 +120,11 @@ def _fact(finding: Finding) -> dict[str, object]:
         "detail": finding.detail,
         "part": finding.part,
         "facts": list(finding.facts),
-        "result": finding.result and asdict(finding.result),
+        "result": finding.result and _result(finding.result),
     }
     return {key: value for key, value in fact.items() if value}
+
+
+def _result(result: Result) -> dict[str, object]:
+    """As `asdict` gives it, which takes ten times as long."""
+    return {"method": result.method, "result": result.result, "properties": result.properties}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -84,18 +83,18 @@ def _bounded(same: list[Finding]) -> list[Finding]:
 
 def tidy(finding: Finding) -> Finding:
     """*finding* with its texts on one line, capped, and free of control characters: they may be a stranger's."""
-    return replace(
-        finding,
-        detail=events.clean(finding.detail, 300),
-        part=events.clean(finding.part, 200),
-        facts=tuple(events.clean(fact, 500) for fact in finding.facts[:40]),
-        result=finding.result and _tidy_result(finding.result),
+    return Finding(
+        finding.code,
+        events.clean(finding.detail, 300),
+        events.clean(finding.part, 200),
+        tuple([events.clean(fact, 500) for fact in finding.facts[:40]]),
+        finding.result and _tidy_result(finding.result),
     )
 
 
 def _tidy_result(result: Result) -> Result:
-    properties = tuple((name, events.clean(value, 320)) for name, value in result.properties[:10])
-    return replace(result, properties=properties)
+    properties = tuple([(name, events.clean(value, 320)) for name, value in result.properties[:10]])
+    return Result(result.method, result.result, properties)
 
 
 def _failed(policy: Policy, mail: Mail, error: Exception) -> Finding:
