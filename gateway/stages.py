@@ -367,6 +367,13 @@ class Signing(Table):
     arc_domain: Annotated[str, BeforeValidator(lambda value: value and _domain(value))] = ""
     look_every: Annotated[Duration, Field(ge=1)] = 300.0
 
+    @field_validator("expires")
+    @classmethod
+    def _outlives_queues(cls, value: float) -> float:
+        if 0 < value < 86400:
+            raise ValueError("mail may wait in queues for days: 0s for ever, or 1d at least")
+        return value
+
     @field_validator("oversigned")
     @classmethod
     def _holds_from(cls, value: tuple[str, ...]) -> tuple[str, ...]:
