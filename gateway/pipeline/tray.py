@@ -22,11 +22,15 @@ class Tray:
 
     def __init__(self) -> None:
         self._sources: dict[str, Source] = {}
+        self.unseen: list[str] = []
+        """Paths of the parts that a scanner would not see in the message as it is, in order, each once."""
         self._last: tuple[str, int, bytes] = ("", 0, b"")
 
-    def put(self, path: str, source: Source) -> None:
+    def put(self, path: str, source: Source, *, unseen: bool = False) -> None:
         """Lay out the part at *path*; the first one of that path stays."""
-        self._sources.setdefault(path, source)
+        if path not in self._sources:
+            self._sources[path] = source
+            self.unseen += [path] * unseen
 
     def of(self, part: Part, most: int) -> bytes:
         """At most *most* octets of *part*; none where it was not laid out."""
@@ -40,4 +44,5 @@ class Tray:
     def clear(self) -> None:
         """Forget the mail."""
         self._sources.clear()
+        self.unseen.clear()
         self._last = ("", 0, b"")

@@ -42,3 +42,12 @@ def test_a_part_that_is_not_there_is_empty_and_so_is_a_tray_that_was_cleared():
     assert tray.of(Part("9"), 10) == b""
     tray.clear()
     assert tray.of(parts[0], 10) == b""
+
+
+def test_what_no_scanner_would_see_is_named_once_and_in_order():
+    tray = Tray()
+    for path, unseen in [("2", True), ("1", False), ("3", True), ("2", True), ("1", True)]:
+        tray.put(path, lambda most: b"x"[:most], unseen=unseen)
+    assert tray.unseen == ["2", "3"]
+    tray.clear()
+    assert tray.unseen == []
