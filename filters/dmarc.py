@@ -42,6 +42,9 @@ _WISHES = ("none", "quarantine", "reject")
 
 _VERSION = re.compile(rb"[vV][ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
 _DOMAIN = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_SERVICE = re.compile(r"(?:\A|\.)_")
+"""A name of this form is no host (RFC 8552): often strangers may publish there, to answer challenges for instance."""
+
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[^\s,!]+", re.IGNORECASE)
 _MAILTO = re.compile(r"mailto:[^\s,!@?;]+@[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?", re.IGNORECASE)
 _SIZE = re.compile(r"![0-9]+[kmgt]?\Z", re.IGNORECASE)
@@ -257,7 +260,7 @@ def _identifiers(mail: Mail, findings: Iterable[Finding]) -> Iterator[_Identifie
     for result in (finding.result for finding in findings):
         if result is not None and result.method in properties and result.result in {"pass", "temperror"}:
             domain = result.get(properties[result.method]).lower().removesuffix(".")
-            if _is_domain(domain):
+            if _is_domain(domain) and not _SERVICE.search(domain):
                 yield _Identifier(result.method, domain, result.result == "pass")
 
 

@@ -311,6 +311,13 @@ def test_the_name_in_helo_counts_for_bounces_only() -> None:
     assert only(FakeDns(REJECT), mail("a.test", sender="x@b.test"), found).code == "fail_reject"
 
 
+@pytest.mark.parametrize("name", ["_acme-challenge.a.test", "x._domainkey.a.test", "_dmarc.a.test"])
+def test_who_may_publish_at_the_name_of_a_service_is_not_the_domain(name: str) -> None:
+    found = {"spf": [sent(name, name="smtp.helo")], "dkim": [signed(name)]}
+    assert only(FakeDns(REJECT), mail("a.test", sender=""), found).code == "fail_reject"
+    assert only(FakeDns(REJECT), mail("a.test"), {"dkim": [signed("mail_1.a.test")]}).code == "pass"
+
+
 def test_results_that_are_no_pass_do_not_count() -> None:
     weak = Finding("weak", result=Result("dkim", "policy", (("header.d", "a.test"),)))
     bad = [signed("a.test", result) for result in ("fail", "neutral", "none", "permerror")]
