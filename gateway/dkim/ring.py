@@ -220,6 +220,7 @@ class Ring:
         for folder in (self._folder, self._folder / domain):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._give(folder)  # one that was there too: who made it may have been killed before
+            _sync(folder.parent)
 
     def _write(self, path: Path, content: bytes) -> None:
         """Write *path* with mode 0600, all at once and for good: a crash leaves no half of a key behind."""

@@ -50,6 +50,8 @@ def test_another_record_is_told_apart_from_none(entry):
         f"v=DKIM1; p={p}",
         f"v=DKIM1; k=ed25519; h=sha1; p={p}",
         f"v=DKIM1; k=ed25519; s=chat; p={p}",
+        f"v=DKIM2; k=ed25519; p={p}",
+        f"k=ed25519; v=DKIM1; p={p}",
         "no tags",
         "",
     ):
