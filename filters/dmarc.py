@@ -40,6 +40,8 @@ MAX_RUA = 480
 _WISHES = ("none", "quarantine", "reject")
 """What an owner can ask for, mildest first."""
 
+_METHODS = {"spf": "SPF", "dkim": "DKIM"}
+
 _VERSION = re.compile(rb"[vV][ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
 _DOMAIN = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _SERVICE = re.compile(r"(?:\A|\.)_")
@@ -180,7 +182,7 @@ async def _judged(author: str, evidence: _Evidence, walks: _Walks, settings: Set
 async def _weighed(author: str, evidence: _Evidence, walks: _Walks, settings: Settings) -> Finding:
     record, method = await _policy(author, walks)
     if record is None or record.useless:
-        why = "has no DMARC record" if record is None else "has a DMARC record without a valid policy"
+        why = walks.missing() if record is None else "has a DMARC record without a valid policy"
         return Finding("none", f"{author} {why}", result=_result("none", author))
     alignment = await _Aligner(author, record, walks, settings).sort(evidence.identifiers)
     facts = (*_published(record, method), *(f"aligned.{one}={alignment.result(one)}" for one in ("dkim", "spf")))
@@ -188,15 +190,17 @@ async def _weighed(author: str, evidence: _Evidence, walks: _Walks, settings: Se
         wish = _wish(author, record, existing=True)
         return Finding("pass", _vouched(author, alignment), facts=facts, result=_result("pass", author, wish))
     exists = record.domain == author or not record.np or await walks.exists(author)
-    return _failed(author, _Failure(record, _wish(author, record, existing=exists), evidence, alignment, facts))
+    whose = "" if record.domain == author else " of its subdomains" if exists else " of subdomains that do not exist"
+    return _failed(author, _Failure(record, _wish(author, record, existing=exists), whose, evidence, alignment, facts))
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A mail that no aligned identifier vouches for, and what its owner wishes then."""
+    """A mail that no aligned identifier vouches for, and what its owner wishes then; `whose` says for which mail."""
 
     record: Record
     wish: str
+    whose: str
     evidence: _Evidence
     alignment: _Alignment
     facts: tuple[str, ...]
@@ -389,6 +393,14 @@ class _Walks:
                 return True
         return False
 
+    def missing(self) -> str:
+        """Why no record was found, in words."""
+        for name in (name for name, record in self._records.items() if record is None):
+            texts = self._answers.get(("TXT", f"_dmarc.{name}"), ())
+            if not isinstance(texts, Temporary) and (count := sum(1 for text in texts if _VERSION.match(text))) > 1:
+                return f"has no DMARC record that counts: there are {count} at _dmarc.{name}"
+        return "has no DMARC record"
+
     async def _ask(self, kind: str, name: str, limit: int) -> Sequence[Any]:
         if (kind, name) not in self._answers:
             if len(self._answers) >= limit:
@@ -532,8 +544,7 @@ def _last_label(domain: str) -> str:
 
 
 def _vouched(author: str, alignment: _Alignment) -> str:
-    names = {"spf": "SPF", "dkim": "DKIM"}
-    by = dict.fromkeys(f"{names[one.method]} for {one.domain}" for one in alignment.aligned[:3])
+    by = dict.fromkeys(f"{_METHODS[one.method]} for {one.domain}" for one in alignment.aligned[:3])
     return f"{author} is the sender: {' and '.join(by)} passed"
 
 
@@ -543,11 +554,21 @@ def _unaligned(author: str, wish: str, failure: _Failure) -> str:
     dkim = f"no DKIM signature of {author} held"
     owner, testing = failure.record.domain, " while it is testing" if failure.record.t == "y" else ""
     wants = {
-        "none": f"{owner} asks for nothing where a mail is not aligned",
-        "quarantine": f"{owner} wants unaligned mail held",
-        "reject": f"{owner} wants unaligned mail rejected",
+        "none": f"{owner} asks for nothing where a mail{failure.whose} is not aligned",
+        "quarantine": f"{owner} wants unaligned mail{failure.whose} held",
+        "reject": f"{owner} wants unaligned mail{failure.whose} rejected",
     }
-    return f"{wants[wish]}{testing}: {spf}, {dkim}"
+    return f"{wants[wish]}{testing}: {spf}, {dkim}{_near_miss(failure)}"
+
+
+def _near_miss(failure: _Failure) -> str:
+    """Who passed, and would have vouched if the owner were content with the same organisation."""
+    record, demand = failure.record, {"spf": failure.record.aspf, "dkim": failure.record.adkim}
+    for one in failure.evidence.identifiers:
+        if one.passed and demand[one.method] == "s" and _is_within(one.domain, record.domain):
+            words = f"{_METHODS[one.method]} for {one.domain} does not count, for the owner wants"
+            return f"; {words} the very domain in From (a{one.method}=s)"
+    return ""
 
 
 def _plain(value: object) -> str:

@@ -385,6 +385,29 @@ def test_a_failure_is_told_in_one_sentence() -> None:
     assert finding.result == Result("dmarc", "fail", (("header.from", "a.test"), ("policy.dmarc", "reject")))
 
 
+def test_it_is_told_for_which_mail_the_owner_wishes_it() -> None:
+    records = {"_dmarc.a.test": [b"v=DMARC1; p=none; sp=quarantine; np=reject"]}
+    there, nowhere = (only(FakeDns(records, ["b.a.test"]), mail(name)).detail for name in ("b.a.test", "c.a.test"))
+    assert there.startswith("a.test wants unaligned mail of its subdomains held: ")
+    assert nowhere.startswith("a.test wants unaligned mail of subdomains that do not exist rejected: ")
+
+
+@pytest.mark.parametrize("method", ["spf", "dkim"])
+def test_it_is_told_that_the_owner_wants_the_very_domain(method: str) -> None:
+    records = {"_dmarc.a.test": [b"v=DMARC1; p=reject; adkim=s; aspf=s"]}
+    near = {"spf": [sent("b.a.test")]} if method == "spf" else {"dkim": [signed("b.a.test")]}
+    words = f"{method.upper()} for b.a.test does not count, for the owner wants the very domain in From (a{method}=s)"
+    assert only(FakeDns(records), mail("a.test"), near).detail.endswith(f"; {words}")
+    assert "very domain" not in only(FakeDns(records), mail("a.test"), {"spf": [sent("b.test")]}).detail
+
+
+def test_several_records_are_told_as_the_reason_that_there_is_none() -> None:
+    both = {"_dmarc.a.test": [b"v=DMARC1; p=reject", b"v=DMARC1; p=none", b"something else"]}
+    finding = only(FakeDns(both), mail("x.a.test"))
+    assert finding.detail == "x.a.test has no DMARC record that counts: there are 2 at _dmarc.a.test"
+    assert only(FakeDns(), mail("a.test")).detail == "a.test has no DMARC record"
+
+
 def test_a_pass_says_who_vouches() -> None:
     finding = only(FakeDns(REJECT), mail("a.test"), {"spf": [sent("b.a.test")], "dkim": [signed("a.test")]})
     assert finding.detail == "a.test is the sender: DKIM for a.test and SPF for b.a.test passed"
