@@ -56,7 +56,8 @@ class Hand:
             events.say("not signed", id=delivery.message_id, why=str(error))
         except Permanent as error:
             events.say("not signed", id=delivery.message_id, why=str(error))
-            if delivery.outbound and policy.missing_key == "wait":
+            # A bounce goes on: of one that waits until it expires nobody would ever hear
+            if delivery.outbound and delivery.sender and policy.missing_key == "wait":
                 raise Temporary("the key that signs this mail cannot be used") from None
         return b""
 

@@ -36,14 +36,14 @@ def hand(keys, **settings):
     return Hand(keys, "gw.us.example", lambda: Signing(**settings), now=lambda: NOW)
 
 
-def signed(keys, mail=MAIL, *, outbound=True, size=100_000, **settings):
+def signed(keys, mail=MAIL, *, outbound=True, size=100_000, sender="ann@us.example", **settings):
     """The fields that come to stand above *mail*."""
 
     async def octets():
         for start in range(0, len(mail), size):
             yield mail[start : start + size]
 
-    one = Delivery(1, "m", "ann@us.example", Recipient(BOB), State.QUEUED, "there.example", outbound=outbound)
+    one = Delivery(1, "m", sender, Recipient(BOB), State.QUEUED, "there.example", outbound=outbound)
     return asyncio.run(hand(keys, **settings).sign(one, octets))
 
 
@@ -192,7 +192,8 @@ def test_mail_whose_key_cannot_be_used_waits_or_goes_unsigned_as_the_policy_says
     with pytest.raises(Temporary, match="cannot be used"):
         signed(keys)
     assert signed(keys, missing_key="send") == b""
-    assert len(told) == 2
+    assert signed(keys, sender="") == b""  # a bounce
+    assert len(told) == 3
     assert "others may read it" in told[0][1]
 
 
