@@ -19,6 +19,9 @@ MAX_ASKED = 8
 
 _ADDRESS = re.compile(r"[\w.+'-]{1,64}@((?:[\w-]{1,63}\.){1,9}[\w-]{2,63})")
 
+_PROVEN = ("smtp.mailfrom", "header.d", "header.from")
+"""What of a result is a domain that has been shown to stand behind the mail."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -33,9 +36,9 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset(
-        {"missing", "ambiguous", "misleading_name", "poses_as_ours", "sender_differs", "not_yours"}
+        {"missing", "ambiguous", "misleading_name", "poses_as_ours", "unproven_ours", "sender_differs", "not_yours"}
     )
-    after: ClassVar[frozenset[str]] = frozenset()
+    after: ClassVar[frozenset[str]] = frozenset({"spf", "dkim", "dmarc"})
 
     def __init__(self, settings: Settings, tools: Tools) -> None:
         if any(len(name.strip()) < 3 for name in settings.our_names):
@@ -43,13 +46,14 @@ class Filter:
         self._names = tuple(_folded(name.strip()) for name in settings.our_names)
         self._tools = tools
 
-    async def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
+    async def check(self, mail: Mail, found: Found) -> Sequence[Finding]:
         """At most one finding for each code. None where the parser could not read the header: `content` says that."""
         if mail.content.unscannable and not mail.content.headers:
             return []
         findings = list(_unclear(mail.content.author))
         if mail.session.direction is Direction.INBOUND:
-            return [*findings, *[one async for one in self._pretended(mail)], *_sender_differs(mail.content.author)]
+            findings += [*[one async for one in self._pretended(mail)], *_unproven(mail, found)]
+            return [*findings, *_sender_differs(mail.content.author)]
         return [*findings, *[one async for one in self._not_yours(mail)]]
 
     async def _pretended(self, mail: Mail) -> AsyncIterator[Finding]:
@@ -64,7 +68,7 @@ class Filter:
 
     async def _ours(self, mail: Mail, shown: str, addresses: Sequence[str]) -> str:
         """What of us a stranger shows in the name, in words; "" for nothing, and for authors of ours."""
-        here = {one.address.rpartition("@")[2].lower() for one in mail.envelope.recipients}
+        here = _here(mail)
         if not shown or any(_related(domain, mail.content.author.domain) for domain in here):
             return ""
         for domain in here:
@@ -96,6 +100,28 @@ def _unclear(author: Author) -> Iterator[Finding]:
         yield Finding("ambiguous", "; ".join(author.doubts[:3]) + seen, facts=author.domains)
     elif not author.address:
         yield Finding("missing", "no author's address is shown")
+
+
+def _unproven(mail: Mail, found: Found) -> Iterator[Finding]:
+    """A stranger who writes as a colleague of the recipient, where nothing shows that our domain lets him.
+
+    Silent where SPF and DMARC are, as for hosts that hand other people's mail on to us: there nobody can tell.
+    """
+    domain = mail.content.author.domain
+    results = [one.result for name in ("spf", "dkim", "dmarc") for one in found.get(name, ()) if one.result]
+    passed = {one.get(name) for one in results if one.result == "pass" for name in _PROVEN}
+    asked = any(one.method in {"spf", "dmarc"} for one in results)
+    forwarded = any(one.code == "forwarded" for one in found.get("dmarc", ()))
+    proven = forwarded or any(_related(one, domain) for one in passed if one)
+    if asked and domain in _here(mail) and not proven:
+        yield Finding(
+            "unproven_ours", f"it is written in the name of {domain}, the recipient's own, and nothing proves it"
+        )
+
+
+def _here(mail: Mail) -> set[str]:
+    """The domains of the recipients."""
+    return {one.address.rpartition("@")[2].lower() for one in mail.envelope.recipients}
 
 
 def _sender_differs(author: Author) -> Iterator[Finding]:

@@ -273,8 +273,8 @@ def _demand_harmless(text: str, display: str, address: str, tokens: Sequence[_To
     comments = decode_words(" ".join(token.text for token in tokens if token.letter == "c"))
     if _is_opaque(text, f"{display} {comments}"):
         raise _Unclear("an encoded word cannot be decoded")
-    breaking = "=?" in text and _BREAKING.search(display) and _others(display, address)
-    if breaking or _others(comments, address):  # a comment is left by a mere ")"
+    encoded = "=?" in text and (_BREAKING.search(display) or _ADDRESS_IN.fullmatch(display.strip()))
+    if (encoded and _others(display, address)) or _others(comments, address):  # a comment is left by a mere ")"
         raise _Unclear("an encoded word holds a second address")
     paired = [_unquoted(token) for token in tokens if token.letter == "q" and "\\" in token.text]
     if any("<" in name or _others(name, address) for name in paired):

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from filters.from_header import MAX_ASKED, Filter, Settings
-from gateway.model import Author, Content, Envelope, Finding, ListenerKind, Mail, Recipient, Session, Temporary, Tools
+from gateway.model import (
+    Author,
+    Content,
+    Envelope,
+    Finding,
+    ListenerKind,
+    Mail,
+    Recipient,
+    Result,
+    Session,
+    Temporary,
+    Tools,
+)
 
 PEER = ipaddress.ip_address("192.0.2.1")
 OUTSIDE = Session(PEER)
@@ -188,3 +200,55 @@ def test_hostile_names_cost_little() -> None:
 def test_a_name_that_would_fit_everybody_is_no_setting() -> None:
     with pytest.raises(ValueError, match="three letters"):
         check(by("a@x.example"), OUTSIDE, " a ")
+
+
+def unproven(*results: Result, author: str = "boss@in.example", code: str = "pass") -> bool:
+    """Whether a stranger's mail in the name of *author* is told, after *results*."""
+    found: dict[str, list[Finding]] = {}
+    for result in results:
+        found.setdefault(result.method, []).append(Finding(code, result=result))
+    tools = Tools(None, None, "gw.example", None, None, account_of, None)  # type: ignore[arg-type]
+    mail = Mail("id", OUTSIDE, TO_BOB, Content((("To", "b@b"),), author=by(author)))
+    told = asyncio.run(Filter(Settings(), tools).check(mail, found))
+    return [one.code for one in told] == ["unproven_ours"]
+
+
+def result(method: str, said: str, **properties: str) -> Result:
+    return Result(method, said, tuple((name.replace("_", "."), value) for name, value in properties.items()))
+
+
+STRANGE = result("spf", "pass", smtp_mailfrom="evil.example")
+
+
+def test_a_stranger_in_the_name_of_the_recipients_domain_is_told_where_nothing_proves_it() -> None:
+    assert unproven(
+        STRANGE, result("dkim", "pass", header_d="evil.example"), result("dmarc", "none", header_from="in.example")
+    )
+    assert unproven(result("spf", "none", smtp_mailfrom="in.example"))
+    assert not unproven(STRANGE, author="ann@out.example")
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        result("spf", "pass", smtp_mailfrom="in.example"),
+        result("dkim", "pass", header_d="mail.in.example"),
+        result("dmarc", "pass", header_from="in.example"),
+    ],
+)
+def test_what_proves_the_domain_is_enough(proof: Result) -> None:
+    assert not unproven(STRANGE, proof)
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [{"header_s": "in.example"}, {"header_i": "@in.example"}, {"smtp_helo": "in.example"}, {"header_d": "xin.example"}],
+)
+def test_what_a_stranger_may_write_freely_proves_nothing(strange: dict[str, str]) -> None:
+    assert unproven(STRANGE, result("dkim", "pass", **{"header_d": "evil.example", **strange}))
+
+
+def test_a_forwarder_whom_we_trust_proves_it_and_a_host_that_nobody_asked_about_is_left_alone() -> None:
+    assert not unproven(result("dmarc", "fail", header_from="in.example"), code="forwarded")
+    assert not unproven()
+    assert not unproven(result("dkim", "fail", header_d="in.example"))
