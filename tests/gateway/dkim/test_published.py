@@ -46,7 +46,7 @@ def test_another_record_is_told_apart_from_none(entry):
     p = entry.record.partition("p=")[2]
     for text in (
         "v=DKIM1; k=ed25519; p=",
-        f"v=DKIM1; k=ed25519; p={p[:-2]}A=",
+        f"v=DKIM1; k=ed25519; p={'A' if p[0] != 'A' else 'B'}{p[1:]}",
         f"v=DKIM1; p={p}",
         f"v=DKIM1; k=ed25519; h=sha1; p={p}",
         f"v=DKIM1; k=ed25519; s=chat; p={p}",
