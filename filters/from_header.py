@@ -17,7 +17,10 @@ from gateway.model import Author, Direction, Finding, Found, Mail, Stage, Tools
 MAX_ASKED = 8
 """Addresses of one mail that are looked up; a user who names more is nobody whom we know."""
 
-_ADDRESS = re.compile(r"[\w.+'-]{1,64}@((?:[\w-]{1,63}\.){1,9}[\w-]{2,63})")
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+"""The parser puts it for control characters, and for those that nobody sees or that turn the direction of writing."""
+
+_ADDRESS = re.compile(r"([\w.+'-]{1,64}) ?@ ?((?:[\w-]{1,63}\.){1,9}[\w-]{2,63})")
 
 _PROVEN = ("smtp.mailfrom", "header.d", "header.from")
 """What of a result is a domain that has been shown to stand behind the mail."""
@@ -59,12 +62,12 @@ class Filter:
     async def _pretended(self, mail: Mail) -> AsyncIterator[Finding]:
         """What the display name says that the address does not."""
         author = mail.content.author
-        shown = _folded(author.display)
-        others = [match for match in _ADDRESS.finditer(shown) if not _related(match[1], author.domain)]
-        if ours := await self._ours(mail, shown, [match[0] for match in others]):
+        shown = _read(author.display)
+        others = [match for match in _ADDRESS.finditer(shown) if not _related(match[2], author.domain)]
+        if ours := await self._ours(mail, shown, [f"{match[1]}@{match[2]}" for match in others]):
             yield Finding("poses_as_ours", f"the name shows {ours}, and the address is at {author.domain}")
         elif others:
-            yield Finding("misleading_name", f"the name shows an address at {others[0][1]}, not at {author.domain}")
+            yield Finding("misleading_name", f"the name shows an address at {others[0][2]}, not at {author.domain}")
 
     async def _ours(self, mail: Mail, shown: str, addresses: Sequence[str]) -> str:
         """What of us a stranger shows in the name, in words; "" for nothing, and for authors of ours."""
@@ -146,10 +149,13 @@ def _a_labels(domain: str) -> str:
         return domain
 
 
-def _folded(text: str) -> str:
-    """*text* as eyes compare it: full-width letters and signs as plain ones, without case and what is not seen.
+def _read(display: str) -> str:
+    """What eyes may read in a name: backwards too, where a character that turns the direction may have stood in it."""
+    shown = _folded(display)
+    return f"{shown} {shown[::-1]}" if _REPLACED in display and not _ADDRESS.search(shown) else shown
 
-    Where the parser put U+FFFD, there was a control or zero-width character as a rule.
-    """
-    seen = "".join(one for one in text if one != "\N{REPLACEMENT CHARACTER}" and unicodedata.category(one) != "Cf")
-    return unicodedata.normalize("NFKC", seen).casefold()
+
+def _folded(text: str) -> str:
+    """*text* as eyes compare it: full-width letters and signs as plain ones, without case and what is not seen."""
+    seen = "".join(one for one in text if one != _REPLACED and unicodedata.category(one) != "Cf")
+    return unicodedata.normalize("NFKC", seen).replace("\N{IDEOGRAPHIC FULL STOP}", ".").casefold()

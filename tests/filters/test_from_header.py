@@ -85,6 +85,10 @@ def test_a_header_that_could_not_be_read_is_the_parsers_to_tell() -> None:
         ("x@evil.example", "boss\uff20bank.example"),
         ("x@evil.example", "boss@bank\uff0eexample"),
         ("x@evil.example", "boss@ba\xadnk.exam\ufffdple"),
+        ("x@evil.example", "boss@bank\u3002example"),
+        ("x@evil.example", "boss@bank\uff61example"),
+        ("x@evil.example", "boss @ bank.example"),
+        ("x@evil.example", "\ufffdelpmaxe.knab@ssob"),
         ("x@evilbank.example", "boss@bank.example"),
         ("x@bank.example.evil.test", "boss@bank.example"),
         ("list@lists.example", "jane@home.example via list"),
@@ -105,6 +109,8 @@ def test_a_name_that_shows_another_address_is_misleading(address: str, display: 
         ("ship@amazon.example", "Amazon.example"),
         ("j@xn--mller-kva.example", "j@müller.example"),
         ("x@y.example", "me @ home"),
+        ("j.doe@y.example", "j.doe@y.example \ufffd"),
+        ("x@y.example", "elpmaxe.knab@ssob"),
     ],
 )
 def test_a_name_that_shows_the_same_or_none_is_not(address: str, display: str) -> None:
