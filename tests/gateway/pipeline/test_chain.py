@@ -322,7 +322,7 @@ def test_a_change_anywhere_in_what_is_sealed_breaks_the_chain(at: int, new: byte
     before, after = (
         [canonical.field(one, relaxed=True) for one in outermost(message, LIMITS)[0]] for message in (CHAIN, changed)
     )
-    assert before == after  # white space and case only
+    assert [one for one in after if one in before] == before  # white space and case only, or a line that nobody seals
 
 
 PASSING = [
