@@ -118,7 +118,9 @@ class Content(Table):
         text_size: Size = 256 << 10
         cpu: Duration = 2.0
         timeout: Duration = 5.0
-        memory: Size = 512 << 20
+        memory: Size = 176 << 20
+        payload_size: Size = 64 << 20
+        confinement: Literal["full", "best"] = "full"
 
     settings: Settings = Settings()
 

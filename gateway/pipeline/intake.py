@@ -26,10 +26,9 @@ from gateway.config import SHIPPED_POLICIES
 from gateway.dkim.checker import Checker
 from gateway.model import Dns, Envelope, ListenerKind, Mail, Recipient, Session, Shared, State, Temporary, Tools, new_id
 from gateway.pipeline import actions, policy
-from gateway.pipeline.confined import Scanned
 from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
 from gateway.pipeline.policy import CONTENT, Policies
-from gateway.pipeline.sandbox import Sandbox
+from gateway.pipeline.sandbox import Answer, Sandbox
 from gateway.pipeline.visit import Visit
 from gateway.stages import Edge, Stages
 from gateway.store import messages
@@ -60,6 +59,7 @@ class Intake:
         self.hostname = hostname
         self._configured = configured
         self._in_hand: dict[str, BinaryIO] = {}
+        self._taken: dict[str, BinaryIO] = {}
         self._tools = Tools(dns, state, hostname, self._open, Checker(dns), self._account_of, self._open_stored)
         self._processes = 0
         self._sandbox: Sandbox | None = None
@@ -134,29 +134,31 @@ class Intake:
         async for _ in awatch(*folders, stop_event=stop, recursive=False):
             await self.reload()
 
-    async def scan(self, mail: Mail, message: BinaryIO) -> Scanned:
+    async def scan(self, mail: Mail, message: BinaryIO) -> Answer:
         """What the confined parser and the pure filters see in *message*."""
         if self._sandbox is None:
             raise Temporary("the confined parser is not started")
         return await self._sandbox.scan(mail, message)
 
     @contextlib.contextmanager
-    def lent(self, mail: Mail, message: BinaryIO) -> Iterator[None]:
-        """While this lasts, filters can open the bytes of *mail* through their tools."""
+    def lent(self, mail: Mail, message: BinaryIO, taken: BinaryIO | None) -> Iterator[None]:
+        """While this lasts, filters can open the bytes of *mail*, and what was *taken* out of it, by their tools."""
         self._in_hand[mail.id] = message
+        if taken is not None:
+            self._taken[mail.id] = taken
         try:
             yield
         finally:
             del self._in_hand[mail.id]
+            self._taken.pop(mail.id, None)
 
     def _open(self, mail: Mail) -> BinaryIO:
         """The message of *mail*, as a file with a position of its own."""
-        message = self._in_hand[mail.id]
-        return FileIO(f"/proc/self/fd/{message.fileno()}")
+        return _reopened(self._in_hand[mail.id])
 
     def _open_stored(self, mail: Mail) -> BinaryIO:
-        """What the confined parser took out of *mail*."""
-        raise LookupError(f"nothing was taken out of {mail.id}")
+        """What the confined parser took out of *mail*; `LookupError` where it took nothing."""
+        return _reopened(self._taken[mail.id])
 
     async def _account_of(self, address: str) -> str:
         return await self.store.read(lambda conn: accounts.mailbox_of(conn, address))
@@ -207,6 +209,10 @@ class Intake:
         mailbox = accounts.mailbox_of(conn, recipient.address)
         header = actions.mailbox_fields(sender, recipient.address)
         return Row(recipient, State.MAILBOX, mailbox, header) if mailbox else None
+
+
+def _reopened(file: BinaryIO) -> BinaryIO:
+    return FileIO(f"/proc/self/fd/{file.fileno()}")
 
 
 @dataclass(frozen=True, slots=True)

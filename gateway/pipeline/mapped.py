@@ -42,4 +42,4 @@ def mapped(fd: int) -> AbstractContextManager[bytes | mmap.mmap]:
     if not size:
         return nullcontext(b"")  # nothing cannot be mapped
     kind = Passing if size > WINDOW else mmap.mmap
-    return kind(fd, size, prot=mmap.PROT_READ)
+    return kind(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)  # the confined child may map nothing shared

@@ -17,6 +17,7 @@ _CODECS = re.compile(
     r"(?:us-)?ascii|utf-?8|iso-8859-\d{1,2}|latin-?1|windows-125\d|cp125\d|koi8-[ru]|gb2312|gbk|gb18030|big5"
     r"|euc-(?:jp|kr)|iso-2022-(?:jp|kr)|shift_jis"
 )
+_MULTIBYTE = ("gb2312", "gbk", "gb18030", "big5", "euc-jp", "euc-kr", "iso-2022-jp", "iso-2022-kr", "shift_jis")
 _WORD = re.compile(r"=\?([A-Za-z0-9_-]{1,40})(?:\*[A-Za-z-]{1,20})?\?([BbQq])\?([^? ]{0,1000})\?=")
 _PARAMETER = re.compile(r';\s*([^\s=;"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
 _LOOSE_NAME = re.compile(r'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";]{1,1000})', re.IGNORECASE)
@@ -128,6 +129,13 @@ def _joined(parts: dict[int, tuple[str, bool]]) -> str:
             charset, _, text = text.split("'", 2)
         joined += unquote_to_bytes(text) if extended else text.encode("utf-8", "replace")
     return decode_text(joined, charset)
+
+
+def prepare() -> None:
+    """Load every codec of the allow-list: where mail is read, no file can be opened any more."""
+    numbered = [f"iso-8859-{part}" for part in range(1, 17) if part != 12] + [f"cp125{page}" for page in range(9)]
+    for name in (*numbered, *_MULTIBYTE, "ascii", "utf-8", "koi8-r", "koi8-u"):
+        b"".decode(name)
 
 
 def decode_text(raw: bytes, charset: str) -> str:

@@ -1,7 +1,8 @@
 """The gateway's side of the sandbox: hand a mail to a confined worker, take its answer, outlive its death.
 
 Whatever a worker does (die, stall, answer nonsense) makes the one mail that it had `unscannable`; the worker is
-replaced. Message bytes cross as an open file, answers as JSON that is validated like any stranger's input.
+replaced. Message bytes cross as a file that can only be read, answers as JSON that is validated like any stranger's
+input. What was taken out of the mail follows it on the socket, so that no descriptor ever comes from a worker.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -21,7 +24,8 @@ from pydantic import ValidationError
 
 from gateway import events
 from gateway.model import Content, Mail, Temporary
-from gateway.pipeline.confined import FRAME, MAIL, MAX_REPLY, SCANNED, Scanned
+from gateway.pipeline import confinement, seccomp
+from gateway.pipeline.confined import ANSWER, FRAME, MAIL, MAX_REPLY, OUT_OF_MEMORY, SCANNED, Limits, Scanned
 from gateway.pipeline.inspect import declared
 from gateway.pipeline.policy import Policies
 
@@ -31,16 +35,31 @@ QUEUE_TIME = 30.0
 """Seconds that a mail waits for a free worker before its peer is told to come again."""
 MAILS_PER_WORKER = 1000
 """A worker is replaced after so many mails, so that what a parser leaks stays small."""
+PROGRAM = "gateway.pipeline.confined"
+_CAUSES: dict[int, str] = {
+    signal.SIGXCPU: ": it took too much processor time",
+    signal.SIGALRM: ": it took too long",
+}
+_PIECE = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Scanned):
+    """What a worker answered, and a file of what it took out of the mail (`Part.stored`), if it took anything."""
+
+    taken: BinaryIO | None = None
 
 
 @dataclass
-class _Worker:
+class Worker:
+    """A confined process and the socket to it."""
+
     pid: int
     socket: socket.socket
     mails: int = 0
 
 
-class _Nursery:
+class Nursery:
     """The parent of the workers: a process that has imported everything and forks on request."""
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
@@ -48,10 +67,10 @@ class _Nursery:
         self._control = control
 
     @classmethod
-    async def start(cls, specification: bytes) -> Self:
+    async def start(cls, specification: bytes, program: str = PROGRAM) -> Self:
         """Start the process and wait until it can fork. Raises `Temporary` where it cannot."""
         try:
-            process, ours = await asyncio.to_thread(_spawn, specification)
+            process, ours = await asyncio.to_thread(_spawn, specification, program)
         except OSError as error:  # no descriptor, no process or no memory is free
             events.failure("sandbox", error)
             raise Temporary("the confined parser cannot be started") from None
@@ -65,7 +84,7 @@ class _Nursery:
         await nursery.close()
         raise Temporary("the confined parser did not start")
 
-    async def fork(self) -> _Worker:
+    async def fork(self) -> Worker:
         """A fresh worker; `Temporary` where none can be had now.
 
         `OSError`, `EOFError` or `TimeoutError` where the process is gone.
@@ -80,9 +99,18 @@ class _Nursery:
             raise Temporary("no process is free for a confined parser")
         connection = socket.socket(fileno=fds[0])
         connection.setblocking(False)
-        return _Worker(FRAME.unpack(head)[0], connection)
+        return Worker(FRAME.unpack(head)[0], connection)
 
-    def discard(self, worker: _Worker) -> None:
+    async def fate(self, worker: Worker) -> int:
+        """How *worker*, which is lost, has ended, as waitpid says it; 0 where nobody knows. Not while it forks."""
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._control, b"?%d\n" % worker.pid)
+            async with asyncio.timeout(START_TIME):
+                return int(FRAME.unpack(await _exactly(self._control, FRAME.size))[0])
+        except (OSError, EOFError, TimeoutError):
+            return 0
+
+    def discard(self, worker: Worker) -> None:
         """Let *worker* go: it ends when its socket closes, and is killed where it does not read it."""
         worker.socket.close()
         with contextlib.suppress(OSError):  # a nursery that is gone has no workers left
@@ -94,7 +122,7 @@ class _Nursery:
         await asyncio.to_thread(_ended, self._process)
 
 
-def _spawn(specification: bytes) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def _spawn(specification: bytes, program: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """The process, and our end of its control socket."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -102,20 +130,39 @@ def _spawn(specification: bytes) -> tuple[subprocess.Popen[bytes], socket.socket
         with theirs, os.fdopen(os.memfd_create("specification"), "wb+") as file:
             file.write(specification)
             file.seek(0)
-            return _confined(theirs, file), ours
+            return _confined(theirs, file, program), ours
     except OSError:
         ours.close()
         raise
 
 
-def _confined(control: socket.socket, specification: BinaryIO) -> subprocess.Popen[bytes]:
+def _confined(control: socket.socket, specification: BinaryIO, program: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "gateway.pipeline.confined", str(control.fileno())],
+        [sys.executable, "-m", program, str(control.fileno())],
         stdin=specification,
         pass_fds=[control.fileno()],
         env={"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PATH": os.defpath, "LANG": "C.UTF-8"},
         cwd="/",
     )
+
+
+def unconfined(limits: Limits) -> str:
+    """What the kernel lacks of the confinement that *limits* ask for, and the cure; empty where it lacks nothing."""
+    missing = confinement.kernel().missing if limits.confinement == "full" else ()
+    if not missing:
+        return ""
+    what = " and ".join(missing)
+    return f'this kernel has no {what}, so nothing is parsed; confinement = "best" in content.toml does without'
+
+
+def specification(policies: Policies) -> bytes:
+    """What the parent of the workers is told on its standard input."""
+    told = {
+        "limits": policies.stages.content.settings.model_dump(),
+        "filters": {policy.name: policy.settings for policy in policies.pure},
+        "receive": [address.lower() for address in policies.stages.reports.receive],
+    }
+    return json.dumps(told).encode()
 
 
 class Sandbox:
@@ -124,24 +171,23 @@ class Sandbox:
     def __init__(self, policies: Policies, processes: int) -> None:
         self._limits = policies.stages.content.settings
         self._pure = {policy.name: policy for policy in policies.pure}
-        filters = {name: policy.settings for name, policy in self._pure.items()}
-        receive = [address.lower() for address in policies.stages.reports.receive]
-        specification = {"limits": self._limits.model_dump(), "filters": filters, "receive": receive}
-        self._specification = json.dumps(specification).encode()
-        self._places: asyncio.LifoQueue[_Worker | None] = asyncio.LifoQueue()
+        self._specification = specification(policies)
+        self._places: asyncio.LifoQueue[Worker | None] = asyncio.LifoQueue()
         for _ in range(processes):
             self._places.put_nowait(None)  # a place without a worker: one is forked when it is first needed
         self._mails = 0  # in hand, or waiting for a place
         self._unused = asyncio.Event()
         self._forking = asyncio.Lock()
-        self._nursery: _Nursery | None = None
+        self._nursery: Nursery | None = None
 
     async def start(self) -> Self:
-        """Start what forks the workers. Raises `Temporary` where that fails."""
-        self._nursery = await _Nursery.start(self._specification)
+        """Start what forks the workers. Raises `Temporary` where that fails, or the kernel lacks what it needs."""
+        if lack := unconfined(self._limits):
+            raise Temporary(lack)
+        self._nursery = await Nursery.start(self._specification)
         return self
 
-    async def scan(self, mail: Mail, message: BinaryIO) -> Scanned:
+    async def scan(self, mail: Mail, message: BinaryIO) -> Answer:
         """What the parser and the pure filters see in *message*; `Temporary` when no worker gets free in time."""
         self._mails += 1
         try:
@@ -151,7 +197,7 @@ class Sandbox:
             if not self._mails:
                 self._unused.set()
 
-    async def _scanned(self, mail: Mail, message: BinaryIO) -> Scanned:
+    async def _scanned(self, mail: Mail, message: BinaryIO) -> Answer:
         try:
             async with asyncio.timeout(QUEUE_TIME):
                 worker = await self._places.get()
@@ -168,19 +214,30 @@ class Sandbox:
             sound = worker.mails < MAILS_PER_WORKER
             return scanned
         except (TimeoutError, OSError, EOFError, ValidationError, LookupError) as error:
-            events.say("parser lost", id=mail.id, why=type(error).__name__)
-            return Scanned(Content(unscannable=_why(error), size=os.fstat(message.fileno()).st_size))
+            why = await self._why(worker, error)
+            events.say("parser lost", id=mail.id, why=why)
+            return Answer(Content(unscannable=why, size=os.fstat(message.fileno()).st_size))
         finally:
             self._give_back(worker, sound)
 
-    def _give_back(self, worker: _Worker | None, sound: bool) -> None:
+    async def _why(self, worker: Worker | None, error: Exception) -> str:
+        """What the mail of a lost worker is told to be, in our words."""
+        if isinstance(error, TimeoutError):
+            return "the parser did not finish in time"
+        if not isinstance(error, (OSError, EOFError)):
+            return "the parser answered nonsense"
+        async with self._forking:
+            fate = await self._nursery.fate(worker) if worker and self._nursery else 0
+        return f"the parser died on it{_cause(fate)}"
+
+    def _give_back(self, worker: Worker | None, sound: bool) -> None:
         if worker and self._nursery is None:
             worker.socket.close()
         elif worker and self._nursery and not sound:
             self._nursery.discard(worker)
         self._places.put_nowait(worker if sound and self._nursery else None)
 
-    async def _new_worker(self) -> _Worker:
+    async def _new_worker(self) -> Worker:
         """A fresh worker, from a fresh nursery where the old one is gone."""
         async with self._forking:
             try:
@@ -189,20 +246,36 @@ class Sandbox:
             except (OSError, EOFError, TimeoutError) as error:
                 events.failure("sandbox", error)
                 await self.close()
-            self._nursery = await _Nursery.start(self._specification)
+            self._nursery = await Nursery.start(self._specification)
             return await self._nursery.fork()
 
-    async def _ask(self, worker: _Worker, mail: Mail, message: BinaryIO) -> Scanned:
+    async def _ask(self, worker: Worker, mail: Mail, message: BinaryIO) -> Answer:
         loop = asyncio.get_running_loop()
         worker.mails += 1
         request = MAIL.dump_json(mail)
         request = FRAME.pack(len(request)) + request
-        sent = socket.send_fds(worker.socket, [request], [message.fileno()])
+        with FileIO(f"/proc/self/fd/{message.fileno()}") as readable:  # ours could be written to
+            sent = socket.send_fds(worker.socket, [request], [readable.fileno()])
         await loop.sock_sendall(worker.socket, request[sent:])
-        return self._checked(SCANNED.validate_json(await _reply(worker.socket), strict=True))
+        return await self._answer(worker.socket)
 
-    def _checked(self, scanned: Scanned) -> Scanned:
-        """*scanned*, if it speaks for pure filters alone: one that a mail took over says nothing for clamd or SPF."""
+    async def _answer(self, connection: socket.socket) -> Answer:
+        size, octets = ANSWER.unpack(await _exactly(connection, ANSWER.size))
+        if size > MAX_REPLY or octets > self._limits.payload_size:
+            raise EOFError("the reply is too large")
+        scanned = self._checked(SCANNED.validate_json(await _exactly(connection, size), strict=True), octets)
+        taken = await _received(connection, octets) if octets else None
+        if not _silent(connection):
+            raise EOFError("it says more than it was asked")
+        return Answer(scanned.content, scanned.found, taken)
+
+    def _checked(self, scanned: Scanned, octets: int = 0) -> Scanned:
+        """*scanned*, if it speaks for pure filters alone: one that a mail took over says nothing for clamd or SPF.
+
+        What it says to have taken out has to stand within the *octets* that it sent.
+        """
+        if not all(0 <= one.stored[0] <= one.stored[1] <= octets for one in scanned.content.parts if one.stored):
+            raise LookupError("a part stands where nothing is")
         found = {name: tuple(declared(self._pure[name], findings)) for name, findings in scanned.found.items()}
         return replace(scanned, found=found)
 
@@ -232,7 +305,7 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _alive(worker: _Worker) -> bool:
+def _alive(worker: Worker) -> bool:
     """Whether an idle worker is still there: one that was killed meanwhile must not cost a mail."""
     try:
         return bool(worker.socket.recv(1, socket.MSG_PEEK))
@@ -242,10 +315,21 @@ def _alive(worker: _Worker) -> bool:
         return False
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "the parser did not finish in time"
-    return "the parser died on it" if isinstance(error, (OSError, EOFError)) else "the parser answered nonsense"
+def _silent(connection: socket.socket) -> bool:
+    """Whether there is nothing more to read; that its worker has ended is nothing, too."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+
+
+def _cause(fate: int) -> str:
+    """What *fate*, as waitpid says it, tells about the mail."""
+    if seccomp.is_violation(fate):
+        return ": it tried what no parser may do"
+    if os.WIFSIGNALED(fate):
+        return _CAUSES.get(os.WTERMSIG(fate), "")
+    return ": it took too much memory" if os.WEXITSTATUS(fate) == OUT_OF_MEMORY else ""
 
 
 async def _readable(connection: socket.socket) -> None:
@@ -263,19 +347,30 @@ def _set(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-async def _reply(connection: socket.socket) -> bytes:
-    """One reply, whole: its length comes first. `EOFError` where it is cut off, or too large, or another follows."""
+async def _exactly(connection: socket.socket, size: int) -> bytes:
+    """The next *size* octets; `EOFError` where it ends before."""
     loop = asyncio.get_running_loop()
-    data, wanted = bytearray(), FRAME.size
-    while len(data) < wanted:
-        piece = await loop.sock_recv(connection, 1 << 18)
+    data = bytearray()
+    while len(data) < size:
+        piece = await loop.sock_recv(connection, min(size - len(data), _PIECE))
         if not piece:
             raise EOFError("the worker is gone")
         data += piece
-        if wanted == FRAME.size <= len(data):
-            wanted += FRAME.unpack_from(data)[0]
-        if max(wanted, len(data)) > MAX_REPLY + FRAME.size:
-            raise EOFError("the reply is too large")
-    if len(data) > wanted:
-        raise EOFError("it says more than it was asked")
-    return bytes(data[FRAME.size :])
+    return bytes(data)
+
+
+async def _received(connection: socket.socket, size: int) -> BinaryIO:
+    """A file in memory with the next *size* octets."""
+    loop = asyncio.get_running_loop()
+    file = os.fdopen(os.memfd_create("taken"), "wb+", buffering=0)
+    try:
+        while size:
+            piece = await loop.sock_recv(connection, min(size, _PIECE))
+            if not piece:
+                raise EOFError("the worker is gone")  # noqa: TRY301  whatever goes wrong, the file is closed
+            file.write(piece)
+            size -= len(piece)
+    except BaseException:
+        file.close()
+        raise
+    return file

@@ -8,6 +8,7 @@ or `deferred`; nobody gets in by a failure of ours.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -35,10 +36,10 @@ from gateway.model import (
     new_id,
 )
 from gateway.pipeline import actions, explain, inspect, mime, observed, reported
-from gateway.pipeline.confined import Scanned
 from gateway.pipeline.drafts import Circumstances, Judged, Spooled, drafts, evidence
 from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
 from gateway.pipeline.policy import CONTENT, Policies
+from gateway.pipeline.sandbox import Answer
 from gateway.store import messages
 from gateway.store.engine import StorageFull
 from gateway.store.messages import Draft, Row
@@ -223,6 +224,12 @@ class Visit:
         """The mail with its content, what was found at every stage, and the verdict for each recipient."""
         policies = self._intake.policies
         scanned = await self._scanned(mail, message)
+        with scanned.taken or contextlib.nullcontext():
+            return await self._judge_scanned(mail, message, scanned, policies)
+
+    async def _judge_scanned(
+        self, mail: Mail, message: BinaryIO, scanned: Answer, policies: Policies
+    ) -> tuple[Mail, Found, dict[str, Verdict]]:
         if policies is not self._policies:
             self._ask_envelope(mail, policies)
             await self._ask_recipients(mail)
@@ -230,7 +237,7 @@ class Visit:
         found: dict[str, Sequence[Finding]] = {**await self._known(), **scanned.found}
         if seen := _of_content(scanned.content):
             found[CONTENT] = seen
-        with self._intake.lent(mail, message):
+        with self._intake.lent(mail, message, scanned.taken):
             asked = await inspect.ask(mail, Stage.MESSAGE, policies, found)
         verdicts = {}
         for one in mail.envelope.recipients:
@@ -238,14 +245,14 @@ class Visit:
             verdicts[one.address] = explain.judge(policies, everything, mail, one.address)
         return mail, asked, verdicts
 
-    async def _scanned(self, mail: Mail, message: BinaryIO) -> Scanned:
+    async def _scanned(self, mail: Mail, message: BinaryIO) -> Answer:
         """What the sandbox says, if only that it could not be asked: content.toml decides that too."""
         if CONTENT not in self._intake.policies.by_name:
-            return Scanned()
+            return Answer()
         try:
             return await self._intake.scan(mail, message)
         except Temporary as error:
-            return Scanned(found={CONTENT: (Finding(ERROR, str(error)),)})
+            return Answer(found={CONTENT: (Finding(ERROR, str(error)),)})
 
     async def _settle(self, mail: Mail, spooled: Spooled, found: Found, verdicts: Mapping[str, Verdict]) -> Outcome:
         """Refuse when all refuse, defer when one defers, else keep it for each."""

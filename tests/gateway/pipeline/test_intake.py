@@ -463,7 +463,7 @@ def test_policies_whose_parser_does_not_start_are_not_taken(site, tmp_path, monk
     async def work(intake):
         first = intake.policies
         (tmp_path / "score.toml").write_text("quarantine = 1.0\nreject = 9.0\n")
-        monkeypatch.setattr("gateway.pipeline.sandbox._Nursery.start", fail)
+        monkeypatch.setattr("gateway.pipeline.sandbox.Nursery.start", fail)
         return await intake.reload(), intake.policies is first
 
     assert here.run(work) == (False, True)

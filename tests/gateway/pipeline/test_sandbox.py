@@ -82,15 +82,15 @@ def test_text_of_parts_stays_in_the_worker():
 
 
 def test_a_mail_that_takes_too_long_is_unscannable_and_the_next_one_is_not():
-    slow, good = scanned(slow_mail(), GOOD, timeout=0.1)
-    assert slow.content.unscannable == "the parser died on it"
+    slow, good = scanned(slow_mail(), GOOD, timeout=0.1, memory=512 << 20)
+    assert slow.content.unscannable == "the parser died on it: it took too long"
     assert good.content.unscannable == ""
     assert slow.content.size == len(slow_mail())
 
 
 def test_a_mail_that_takes_too_much_memory_is_unscannable():
-    wrapped, good = scanned(slow_mail(), GOOD, memory=200 << 20)
-    assert "died" in wrapped.content.unscannable
+    wrapped, good = scanned(slow_mail(), GOOD, memory=50 << 20)
+    assert wrapped.content.unscannable == "the parser died on it: it took too much memory"
     assert good.content.unscannable == ""
 
 
@@ -164,7 +164,7 @@ def test_where_no_process_can_be_forked_the_gateway_is_told_so(monkeypatch):
     monkeypatch.setattr(confined.os, "fork", fork)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        confined._answer(theirs, confined.Task(Content.Settings(), []))
+        confined._answer(theirs, confined.Workers(confined.Task(Content.Settings(), []), 0, confined._serve))
         head, fds, _, _ = socket.recv_fds(ours, 64, 1)
     assert (head, fds) == (confined.FRAME.pack(0), [])
     assert signal.SIGCHLD not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
@@ -204,7 +204,7 @@ def test_workers_run_under_limits():
 
     limits, fds = asyncio.run(run())
     assert limits["Max file size"] == limits["Max core file size"] == limits["Max processes"] == "0"
-    assert limits["Max address space"] == str(512 << 20)
+    assert limits["Max data size"] == str(176 << 20)
     assert sum("socket" in target for target in fds) == 1, "a worker holds its own socket and no other"
 
 
