@@ -73,7 +73,7 @@ def show(
 ) -> None:
     """Show the keys, and whether the DNS has their records. A key that waited for its record signs from now on.
 
-    Exits 1 where a record is missing or another one, 3 where the DNS could not be asked.
+    Exits 1 where a record is missing or another one, or a key cannot be used, 3 where the DNS could not be asked.
 
     Example: gatepost dkim show example.org
     """
@@ -82,8 +82,8 @@ def show(
     seen = [one for name in names for one in _looked_at(ctx, ring, name)]
     if domain and not seen:
         raise Permanent(f"there is no key for {names[0]}: gatepost dkim generate {names[0]}")
-    _show(seen, json=json)
-    raise typer.Exit(_code(seen))
+    _show(seen, ring, json=json)
+    raise typer.Exit(REFUSED if any(_fault(ring, one.entry) for one in seen) else _code(seen))
 
 
 @app.command(epilog=CODES)
@@ -112,7 +112,7 @@ def rotate(
         _show_made(made, f"gatepost dkim rotate {name} --finish", json=json)
         return
     seen = _looked_at(ctx, ring, name)
-    _show(seen, json=json)
+    _show(seen, ring, json=json)
     raise typer.Exit(_code([one for one in seen if one.entry.state is KeyState.PENDING]))
 
 
@@ -204,6 +204,16 @@ def _is_over(entry: Entry) -> bool:
     return entry.state is KeyState.RETIRING and entry.until <= time.time()
 
 
+def _fault(ring: Ring, entry: Entry) -> str:
+    """Why *entry* cannot sign, though it has to or will have to; nothing where it can."""
+    if entry.state is not KeyState.RETIRING:
+        try:
+            ring.key(entry)
+        except Permanent as error:
+            return str(error)
+    return ""
+
+
 def _code(seen: Iterable[Seen]) -> int:
     answers = {one.published for one in seen if not _is_over(one.entry)}
     if answers & {Published.MISSING, Published.DIFFERENT}:
@@ -225,9 +235,10 @@ def _show_made(made: Sequence[Entry], typed: str, *, json: bool) -> None:
     terminal.say(f"The gateway looks for it now and then. To look now, type:  {typed}")
 
 
-def _show(seen: Sequence[Seen], *, json: bool) -> None:
+def _show(seen: Sequence[Seen], ring: Ring, *, json: bool) -> None:
+    faults = {one.entry.name: _fault(ring, one.entry) for one in seen}
     if json:
-        terminal.as_json([{**_facts(one.entry), "dns": one.published, "begins": one.begins} for one in seen])
+        terminal.as_json([_facts_seen(one, faults[one.entry.name]) for one in seen])
         return
     if not seen:
         terminal.say("There are no keys. To make one, type:  gatepost dkim generate example.org")
@@ -235,6 +246,8 @@ def _show(seen: Sequence[Seen], *, json: bool) -> None:
     columns = ("domain", "selector", "kind", "state", "since", "DNS", "what to do")
     terminal.table("", columns, map(_row, seen))
     _show_records([one.entry for one in seen if _wants_record(one)])
+    for fault in filter(None, faults.values()):
+        terminal.say(f"Mail waits, or goes unsigned (signing.toml): {fault}", style="bold")
 
 
 def _wants_record(seen: Seen) -> bool:
@@ -277,6 +290,10 @@ def _zone_line(entry: Entry) -> str:
 def _strings(text: str) -> list[str]:
     """*text*, which has neither quotes nor backslashes, as strings of a zone file."""
     return [f'"{text[start : start + STRING]}"' for start in range(0, len(text), STRING)]
+
+
+def _facts_seen(seen: Seen, fault: str) -> dict[str, object]:
+    return {**_facts(seen.entry), "dns": seen.published, "begins": seen.begins, "fault": fault}
 
 
 def _facts(entry: Entry) -> dict[str, object]:

@@ -68,6 +68,21 @@ def test_the_line_for_a_zone_file_holds_the_record_in_strings_that_the_dns_can_h
     assert made["zone"] == f"{made['name']}. IN TXT ( {' '.join(json.dumps(one) for one in made['strings'])} )"
 
 
+def test_a_key_that_cannot_be_used_is_told_though_its_record_is_there(dkim, keys, zone, home):
+    dkim("generate", DOMAIN, "--selector", "s1")
+    zone.publish(keys)
+    assert dkim("show")[0] == cli.DONE
+    assert json.loads(dkim("show", "--json")[1])[0]["fault"] == ""
+    path = home / "var/dkim/in.example/s1.pem"
+    path.chmod(0o644)
+    code, out, _ = dkim("show")
+    assert code == cli.REFUSED
+    assert "Mail waits, or goes unsigned (signing.toml): the key var/dkim/in.example/s1.pem is not used" in out
+    code, out, _ = dkim("show", "--json")
+    assert (code, json.loads(out)[0]["state"]) == (cli.REFUSED, "active")
+    assert "chmod 600" in json.loads(out)[0]["fault"]
+
+
 def test_both_kinds_are_made_together_and_a_second_of_a_kind_is_refused(dkim, keys):
     assert dkim("generate", DOMAIN, "--algorithm", "both", "--selector", "s")[0] == 0
     assert [(one.selector, one.kind) for one in keys.entries(DOMAIN)] == [("s", "rsa"), ("s-ed25519", "ed25519")]
