@@ -17,7 +17,7 @@ import typer
 from gateway import config, roles, send, terminal, tls, welcome
 from gateway.cli.base import CODES, DONE, REFUSED, UNREACHABLE, Json, wiring_of, word
 from gateway.config import Config, Listener
-from gateway.model import Action, Envelope, Finding, ListenerKind, Recipient, Session
+from gateway.model import Action, Direction, Envelope, Finding, ListenerKind, Recipient, Session
 from gateway.pipeline.outcome import Explained
 
 MAX_MESSAGE = 1 << 30
@@ -30,6 +30,11 @@ Subject: A test of Gatepost
 
 This message was made by `gatepost send`.
 """
+
+FROM_HERE = (
+    "As if a host of your own had sent it: SPF, DMARC and what else asks who sends were left out. "
+    "Name the host that it came from, as --peer 192.0.2.7."
+)
 
 MessageFile = Annotated[Path, typer.Argument(help="An RFC 5322 message; - reads standard input.")]
 
@@ -149,11 +154,14 @@ def explain(
         message.write(re.sub(rb"\r?\n", b"\r\n", _read(file)))
         message.flush()
         message.seek(0)
-        explained = wiring.explain(wiring.config(), _session(peer, helo, user), envelope, message)
+        session = _session(peer, helo, user)
+        explained = wiring.explain(wiring.config(), session, envelope, message)
     if json:
         terminal.as_json({"found": explained.found, "verdicts": explained.verdicts})
     else:
         _show_explained(explained)
+    if session.direction is Direction.INBOUND and session.peer.is_loopback:
+        terminal.complain(FROM_HERE)
     raise typer.Exit(_code_of([verdict.action for verdict in explained.verdicts.values()]))
 
 

@@ -325,6 +325,14 @@ def test_explain_exits_by_what_would_become_of_the_mail(gatepost, home, action, 
     assert verdicts["alice@demo.example"]["action"] == action
 
 
+def test_explain_says_that_little_is_asked_about_a_host_of_our_own(gatepost, home):
+    (home / "mail.eml").write_bytes(b"Subject: x\n\nbody\n")
+    words = ["explain", "mail.eml", "--to", "alice@demo.example"]
+    assert "--peer 192.0.2.7" in gatepost(*words, explain=explained(Action.ACCEPT))[2]
+    for more in (["--peer", "192.0.2.9"], ["--user", "alice@demo.example"]):
+        assert gatepost(*words, *more, explain=explained(Action.ACCEPT))[2] == ""
+
+
 def test_explain_wants_a_file_that_can_be_read_and_an_address(gatepost, home):
     assert gatepost("explain", "missing.eml", "--to", "a@b.example")[0] == cli.USAGE
     (home / "mail.eml").touch()
