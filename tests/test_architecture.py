@@ -155,6 +155,11 @@ def test_the_pages_beside_the_code_are_short(page):
     assert len((ROOT / f"docs/{page}.md").read_text().splitlines()) <= 120
 
 
+def test_the_first_page_names_every_policy():
+    text = (ROOT / "README.md").read_text()
+    assert [stem for stem in (*FILTERS, *sorted(STAGE_POLICIES)) if f"`{stem}`" not in text] == []
+
+
 def test_the_page_of_the_way_of_a_mail_names_modules_that_exist():
     text = (ROOT / "docs/flow.md").read_text()
     rooms = re.split(r"^## .*?`gateway/(\w+)/`.*$", text, flags=re.MULTILINE)
