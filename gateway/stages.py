@@ -112,9 +112,12 @@ class Content(Table):
         fields: Count = 1000
         parts: Count = 500
         depth: Count = 20
+        parameters: Count = 50
+        encoded_words: Count = 1000
         archive_members: Count = 2000
         archive_size: Size = 64 << 20
         archive_depth: Count = 3
+        archive_ratio: Count = 200
         text_size: Size = 256 << 10
         cpu: Duration = 2.0
         timeout: Duration = 5.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import binascii
+import codecs
+import encodings.aliases
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,11 +15,18 @@ MAX_VALUE = 16384
 MAX_WORDS = 200
 MAX_SHOWN = 4096
 
-_CODECS = re.compile(
-    r"(?:us-)?ascii|utf-?8|iso-8859-\d{1,2}|latin-?1|windows-125\d|cp125\d|koi8-[ru]|gb2312|gbk|gb18030|big5"
-    r"|euc-(?:jp|kr)|iso-2022-(?:jp|kr)|shift_jis"
+_ALLOWED = frozenset(
+    {
+        *("ascii", "utf_8", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le", "latin_1"),
+        *(f"iso8859_{number}" for number in (*range(2, 12), *range(13, 17))),
+        *(f"cp125{number}" for number in range(9)),
+        *("cp437", "cp850", "cp852", "cp855", "cp866", "cp874", "koi8_r", "koi8_u", "mac_roman", "tis_620"),
+        *("gb2312", "gbk", "gb18030", "hz", "big5", "big5hkscs", "cp949", "cp950", "euc_jp", "euc_kr", "iso2022_jp"),
+        *("iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_3", "iso2022_kr", "shift_jis", "cp932", "johab"),
+    }
 )
-_MULTIBYTE = ("gb2312", "gbk", "gb18030", "big5", "euc-jp", "euc-kr", "iso-2022-jp", "iso-2022-kr", "shift_jis")
+"""Codecs that only make text of octets, as Python names them. Never utf-7, idna, unicode_escape, zlib ..."""
+
 _WORD = re.compile(r"=\?([A-Za-z0-9_-]{1,40})(?:\*[A-Za-z-]{1,20})?\?([BbQq])\?([^? ]{0,1000})\?=")
 _PARAMETER = re.compile(r';\s*([^\s=;"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
 _LOOSE_NAME = re.compile(r'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";]{1,1000})', re.IGNORECASE)
@@ -131,20 +140,33 @@ def _joined(parts: dict[int, tuple[str, bool]]) -> str:
     return decode_text(joined, charset)
 
 
-def prepare() -> None:
-    """Load every codec of the allow-list: where mail is read, no file can be opened any more."""
-    numbered = [f"iso-8859-{part}" for part in range(1, 17) if part != 12] + [f"cp125{page}" for page in range(9)]
-    for name in (*numbered, *_MULTIBYTE, "ascii", "utf-8", "koi8-r", "koi8-u"):
-        b"".decode(name)
-
-
 def decode_text(raw: bytes, charset: str) -> str:
-    """*raw* by a codec of the allow-list, or as UTF-8 where *charset* names another; never raises."""
-    codec = charset.strip().lower()
+    """*raw* by a codec of the allow-list, UTF-8 where *charset* is "", Latin-1 where it names another; never raises."""
+    codec = codec_of(charset or "utf-8")
     try:
-        return raw.decode(codec if _CODECS.fullmatch(codec) else "utf-8", "replace")
-    except LookupError:  # iso-8859-99 is of the right shape, but there is no such codec
-        return raw.decode("utf-8", "replace")
+        return raw.decode(codec or "latin-1", "replace")
+    except UnicodeError:  # UTF-16 without a second octet and the like, which "replace" does not mend
+        return raw.decode("latin-1")
+
+
+def codec_of(charset: str) -> str:
+    """The codec of the allow-list that *charset* means, or ""."""
+    return _BY_NAME.get(_bare(charset), "")
+
+
+def _bare(charset: str) -> str:
+    return re.sub("[^a-z0-9]", "", charset[:60].lower())
+
+
+_BY_NAME = {_bare(codec): codec for codec in _ALLOWED}
+_BY_NAME |= {_bare(alias): codec for alias, codec in encodings.aliases.aliases.items() if codec in _ALLOWED}
+_BY_NAME |= {"iso88598i": "iso8859_8", "iso88598e": "iso8859_8", "xsjis": "shift_jis", "xgbk": "gbk"}
+
+
+def prepare() -> None:
+    """Import every codec that a mail may name: later nothing can be imported."""
+    for codec in _ALLOWED:
+        codecs.lookup(codec)
 
 
 def boundary_of(header: Header) -> bytes:
@@ -153,12 +175,19 @@ def boundary_of(header: Header) -> bytes:
     return boundary.encode("utf-8") if 0 < len(boundary) <= 200 else b""
 
 
+def exceeds(header: Header, most: int) -> bool:
+    """Whether a field of *header* that describes the content has more than *most* parameters."""
+    values = [value for name in ("content-type", "content-disposition") for value in header.all(name)]
+    return any(value.count(";") > most < len(_PARAMETER.findall(value)) for value in values)
+
+
 def is_ambiguous(header: Header) -> bool:
     """Whether the fields can be read as different types or boundaries, so that readers see different parts."""
     values = header.all("content-type")
     boundaries = {boundary.rstrip() for value in values for boundary in readings(value, "boundary")}
     doubtful = any(re.search(r'"|=\?|\s|\(.*\)$', boundary) for boundary in boundaries)
-    too_long = any(len(value) > MAX_VALUE for value in values + header.all("content-disposition"))
+    described = values + header.all("content-disposition")
+    too_long = any(len(value) > MAX_VALUE or value.count("=?") > MAX_WORDS for value in described)
     return len({media_type(value) for value in values}) > 1 or len(boundaries) > 1 or doubtful or too_long
 
 

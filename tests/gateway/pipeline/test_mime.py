@@ -1,5 +1,8 @@
 """The grammar of MIME header fields, read as mail programs read it."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,3 +98,35 @@ def test_no_value_makes_the_grammar_raise(value):
     mime.decode_words(value)
     mime.parameters("a/b;" + value)
     mime.media_type(value)
+
+
+@pytest.mark.parametrize(
+    "charset",
+    ["utf-7", "idna", "punycode", "unicode_escape", "raw_unicode_escape", "zlib_codec", "hex", "rot13", "x" * 99],
+)
+def test_what_is_no_charset_of_the_list_is_latin_1(charset):
+    assert mime.codec_of(charset) == ""
+    assert mime.decode_text(b"+ADw-\\x41\xe9", charset) == "+ADw-\\x41é"
+
+
+@pytest.mark.parametrize(
+    ("charset", "raw"),
+    [
+        ("UTF-16", b"\xff\xfeh\0i\0"),
+        ("utf-16be", b"\0h\0i"),
+        ("Windows-1252", b"hi"),
+        ("x-unknown", b"hi"),
+        ("", b"hi"),
+    ],
+)
+def test_texts_are_read_by_their_charset(charset, raw):
+    assert mime.decode_text(raw, charset) == "hi"
+
+
+def test_no_codec_is_left_to_be_imported_when_mail_comes():
+    script = "import sys; from gateway.pipeline import mime; mime.prepare(); before = set(sys.modules)\n"
+    script += "[b'x'.decode(codec, 'replace') for codec in mime._ALLOWED if 'utf' not in codec]\n"
+    script += "print(set(sys.modules) - before)"
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )
