@@ -110,20 +110,11 @@ class _Identifier(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
-    """What the filters before have found. `unsure`: one of them could not tell, and nobody knows about which domain.
-
-    `ours` are the domains of the recipients.
-    """
+    """What the filters before have found. `unsure`: one of them could not tell, and nobody knows about which domain."""
 
     identifiers: tuple[_Identifier, ...]
     unsure: bool
     forwarded: bool
-    ours: frozenset[str]
-
-    def passes_for(self, domain: str) -> bool:
-        """Whether a host or a signer of *domain* itself is behind the mail."""
-        passed = (one.domain for one in self.identifiers if one.passed)
-        return self.forwarded or any(_is_within(one, domain) or _is_parent(one, domain, ()) for one in passed)
 
 
 class _Organisation(NamedTuple):
@@ -150,8 +141,7 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset(
-        {"pass", "none", "none_ours", "fail_none", "fail_quarantine", "fail_reject", "forwarded"}
-        | {"temperror", "permerror"}
+        {"pass", "none", "fail_none", "fail_quarantine", "fail_reject", "forwarded", "temperror", "permerror"}
     )
     after: ClassVar[frozenset[str]] = frozenset({"spf", "dkim", "arc"})
 
@@ -193,7 +183,7 @@ async def _weighed(author: str, evidence: _Evidence, walks: _Walks, settings: Se
     record, method = await _policy(author, walks)
     if record is None or record.useless:
         why = walks.missing() if record is None else "has a DMARC record without a valid policy"
-        return _unprotected(author, f"{author} {why}", evidence)
+        return Finding("none", f"{author} {why}", result=_result("none", author))
     alignment = await _Aligner(author, record, walks, settings).sort(evidence.identifiers)
     facts = (*_published(record, method), *(f"aligned.{one}={alignment.result(one)}" for one in ("dkim", "spf")))
     if alignment.aligned:
@@ -202,16 +192,6 @@ async def _weighed(author: str, evidence: _Evidence, walks: _Walks, settings: Se
     exists = record.domain == author or not record.np or await walks.exists(author)
     whose = "" if record.domain == author else " of its subdomains" if exists else " of subdomains that do not exist"
     return _failed(author, _Failure(record, _wish(author, record, existing=exists), whose, evidence, alignment, facts))
-
-
-def _unprotected(author: str, why: str, evidence: _Evidence) -> Finding:
-    """Nobody says what may come in the name of *author*. Where that is the recipient's own domain, we can tell."""
-    result = _result("none", author)
-    ours = next((domain for domain in sorted(evidence.ours) if _is_within(author, domain)), "")
-    if ours and not evidence.passes_for(ours):
-        words = f"nobody vouches for a mail in the name of our own {ours}"
-        return Finding("none_ours", f"{why}, and {words}", result=result)
-    return Finding("none", why, result=result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +255,7 @@ def _evidence(mail: Mail, found: Found) -> _Evidence:
     unsure |= any(finding.code in {ERROR, "temperror"} for finding in found.get("arc", ()))
     identifiers = tuple(dict.fromkeys(_identifiers(mail, asked)))
     forwarded = any(finding.code == "trusted" for finding in found.get("arc", ()))
-    ours = frozenset(one.address.rpartition("@")[2].lower() for one in mail.envelope.recipients)
-    return _Evidence(identifiers, unsure, forwarded, ours)
+    return _Evidence(identifiers, unsure, forwarded)
 
 
 def _identifiers(mail: Mail, findings: Iterable[Finding]) -> Iterator[_Identifier]:

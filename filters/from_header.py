@@ -115,10 +115,11 @@ def _unproven(mail: Mail, found: Found) -> Iterator[Finding]:
     passed = {one.get(name) for one in results if one.result == "pass" for name in _PROVEN}
     asked = any(one.method in {"spf", "dmarc"} for one in results)
     forwarded = any(one.code == "forwarded" for one in found.get("dmarc", ()))
-    proven = forwarded or any(_related(one, domain) for one in passed if one)
-    if asked and domain in _here(mail) and not proven:
+    ours = next((here for here in sorted(_here(mail)) if domain == here or domain.endswith(f".{here}")), "")
+    proven = forwarded or any(_related(one, ours) for one in passed if one)
+    if asked and ours and not proven:
         yield Finding(
-            "unproven_ours", f"it is written in the name of {domain}, the recipient's own, and nothing proves it"
+            "unproven_ours", f"it is written in the name of {ours}, the recipient's own, and nothing proves it"
         )
 
 

@@ -8,7 +8,6 @@ import string
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from gateway.model import (
     Finding,
     ListenerKind,
     Mail,
-    Recipient,
     Result,
     Session,
     Temporary,
@@ -374,50 +372,6 @@ def test_a_forwarder_makes_no_pass_better_and_no_author_clear() -> None:
     assert "override" not in facts_of(passed)
     assert only(FakeDns(), mail("a.test"), found).code == "none"
     assert only(FakeDns(REJECT), mail(Author(doubts=("two",))), found).code == "permerror"
-
-
-# --- our own domains, without a record of ours -----------------------------------------------------------------------
-
-
-def to_us(author: str, recipient: str = "alice@a.test") -> Mail:
-    return replace(mail(author), envelope=Envelope("x@bounce.test", (Recipient(recipient),)))
-
-
-@pytest.mark.parametrize("author", ["a.test", "b.a.test"])
-@pytest.mark.parametrize("records", [{}, {"_dmarc.a.test": [b"v=DMARC1; p=oops"]}])
-def test_a_stranger_in_the_name_of_our_own_domain_is_told_from_others_without_a_record(
-    author: str, records: Mapping[str, Sequence[bytes]]
-) -> None:
-    stranger = {"spf": [sent("attack.test")], "dkim": [signed("attack.test"), signed("a.test", "fail"), signed("test")]}
-    finding = only(FakeDns(records), to_us(author), stranger)
-    assert finding.code == "none_ours"
-    assert finding.result == Result("dmarc", "none", (("header.from", author),))
-    assert finding.detail.endswith(", and nobody vouches for a mail in the name of our own a.test")
-    assert only(FakeDns(records), to_us(author, "alice@c.test"), stranger).code == "none"
-
-
-@pytest.mark.parametrize(
-    "found",
-    [
-        {"spf": [sent("a.test")]},
-        {"dkim": [signed("b.a.test")]},
-        {"spf": [sent("attack.test")], "dkim": [signed("a.test")]},
-        {"arc": [Finding("trusted")]},
-    ],
-)
-def test_who_is_vouched_for_may_write_in_the_name_of_our_own_domain(found: Mapping[str, Sequence[Finding]]) -> None:
-    assert only(FakeDns(), to_us("a.test", "Alice@A.test"), found).code == "none"
-
-
-def test_all_within_our_domain_and_its_parent_vouch_for_it_and_a_registry_does_not() -> None:
-    assert only(FakeDns(), to_us("m.a.co.uk", "x@m.a.co.uk"), {"dkim": [signed("a.co.uk")]}).code == "none"
-    assert only(FakeDns(), to_us("a.co.uk", "x@a.co.uk"), {"dkim": [signed("co.uk")]}).code == "none_ours"
-    assert only(FakeDns(), to_us("b.a.test"), {"dkim": [signed("c.a.test")]}).code == "none"
-
-
-def test_a_record_of_our_own_domain_decides_as_anybody_s_does() -> None:
-    watched = {"_dmarc.a.test": [b"v=DMARC1; p=none"]}
-    assert only(FakeDns(watched), to_us("a.test")).code == "fail_none"
 
 
 # --- what people and reports are told --------------------------------------------------------------------------------

@@ -231,7 +231,9 @@ def test_a_stranger_in_the_name_of_the_recipients_domain_is_told_where_nothing_p
         STRANGE, result("dkim", "pass", header_d="evil.example"), result("dmarc", "none", header_from="in.example")
     )
     assert unproven(result("spf", "none", smtp_mailfrom="in.example"))
+    assert unproven(STRANGE, author="boss@it.in.example")
     assert not unproven(STRANGE, author="ann@out.example")
+    assert not unproven(STRANGE, author="ann@begin.example")
 
 
 @pytest.mark.parametrize(
@@ -244,6 +246,7 @@ def test_a_stranger_in_the_name_of_the_recipients_domain_is_told_where_nothing_p
 )
 def test_what_proves_the_domain_is_enough(proof: Result) -> None:
     assert not unproven(STRANGE, proof)
+    assert not unproven(STRANGE, proof, author="boss@it.in.example")
 
 
 @pytest.mark.parametrize(
