@@ -175,8 +175,9 @@ def opendkim(home: Path, lines: str) -> Iterator[tuple[Milter, processes.Process
     path = folder / "milter"
     (folder / "opendkim.conf").write_text(OPENDKIM.format(socket=path) + lines)
     argv: list[str | Path] = ["opendkim", "-f", "-x", folder / "opendkim.conf"]
-    with processes.running(argv, folder, path.exists) as process, Milter(path) as connection:
-        yield connection, process
+    with processes.running(argv, folder, path.exists) as process:
+        with Milter(path) as connection:
+            yield connection, process
         process.signal(signal.SIGKILL)  # it would end some seconds after a SIGTERM
 
 
