@@ -332,13 +332,21 @@ def _size(answers: _Answers) -> int:
     return sum(map(len, _records(answers)))
 
 
+_SAID = {
+    "none": "{0} says nothing of {2}",
+    "temperror": "what {0} says of {2} could not be asked",
+    "permerror": "what {0} says of {2} is faulty, and counts for nothing",
+}
+"""Results that are no word of the domain, in our own."""
+
+
 def _finding(claim: _Claim, result: str, why: str, answers: _Answers) -> Finding:
     """What RFC 7208 calls *result*, for the policy and for Authentication-Results (RFC 8601 2.7.2)."""
     code = EVERYONE if result == "pass" and _lets_everybody_pass(answers) else result
     domain, ground = _shown(claim.domain, 253), f" ({_shown(why)})" if why else ""
-    detail = f"{_shown(domain)} says {result} for {claim.ip}{ground}"
+    said = _SAID.get(result, "{} says {} for {}").format(_shown(domain), result, claim.ip)
     about = Result("spf", result, ((claim.identity, domain),))
-    return Finding(code, detail, facts=tuple(map(_fact, answers.items())), result=about)
+    return Finding(code, f"{said}{ground}", facts=tuple(map(_fact, answers.items())), result=about)
 
 
 def _lets_everybody_pass(answers: _Answers) -> bool:

@@ -522,6 +522,14 @@ def test_the_answers_that_were_used_are_in_the_facts() -> None:
     assert finding.facts == ("TXT a.test: v=spf1 mx -all", "MX a.test: 10 m.test", "A m.test: 192.0.2.1")
 
 
+def test_what_is_no_word_of_the_domain_is_not_put_into_its_mouth() -> None:
+    broken = FakeDns({("a.test", "TXT"): [b"v=spf1 nonsense"]})
+    assert only(FakeDns({}), mail()).detail == "a.test says nothing of 192.0.2.1"
+    silent = FakeDns({("a.test", "TXT"): Temporary("late")})
+    assert only(silent, mail()).detail.startswith("what a.test says of 192.0.2.1 could not be asked (")
+    assert only(broken, mail()).detail.startswith("what a.test says of 192.0.2.1 is faulty, and counts for nothing (")
+
+
 def test_what_was_declared_is_what_rfc_7208_names_and_what_we_make_of_it() -> None:
     assert {"none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"} == RESULTS
     assert Filter.codes - RESULTS == {"everyone", "helo_pass", "helo_fail", "helo_temperror", "helo_unclear"}
