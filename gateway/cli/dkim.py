@@ -251,6 +251,9 @@ def _show(seen: Sequence[Seen], ring: Ring, *, json: bool) -> None:
 
 
 def _wants_record(seen: Seen) -> bool:
+    """Whether to say what to publish: where it is missing, and for a new key also where nobody could tell."""
+    if seen.published is Published.UNKNOWN:
+        return seen.entry.state is KeyState.PENDING
     return seen.published is not Published.PUBLISHED and not _is_over(seen.entry)
 
 

@@ -83,6 +83,17 @@ def test_a_key_that_cannot_be_used_is_told_though_its_record_is_there(dkim, keys
     assert "chmod 600" in json.loads(out)[0]["fault"]
 
 
+def test_nobody_is_told_to_publish_what_was_published_because_the_dns_is_silent(dkim, keys, zone):
+    dkim("generate", DOMAIN, "--selector", "s1")
+    zone.fail(keys)
+    assert "Publish a TXT record at s1._domainkey.in.example" in dkim("show")[1]
+    keys.activate(DOMAIN, "s1")
+    code, out, _ = dkim("show")
+    assert (code, "Publish" in out) == (cli.UNREACHABLE, False)
+    zone.forget()
+    assert "Publish a TXT record at s1._domainkey.in.example" in dkim("show")[1]
+
+
 def test_both_kinds_are_made_together_and_a_second_of_a_kind_is_refused(dkim, keys):
     assert dkim("generate", DOMAIN, "--algorithm", "both", "--selector", "s")[0] == 0
     assert [(one.selector, one.kind) for one in keys.entries(DOMAIN)] == [("s", "rsa"), ("s-ed25519", "ed25519")]
