@@ -5,13 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from gateway.dkim import canonical
+
+COMMON = 40
+"""Octets of a name that may be remembered: headers have the same ones again and again."""
 
 
 def name_of(field: bytes) -> str:
     """The name of a field in lower case; white space around it, which some readers look past, does not count."""
-    return field.partition(b":")[0].strip(b" \t\r\n").lower().decode("latin-1")
+    end = field.find(b":")
+    name = field if end < 0 else field[:end]
+    return _known(name) if len(name) <= COMMON else _normal(name)
+
+
+def _normal(name: bytes) -> str:
+    return name.strip(b" \t\r\n").lower().decode("latin-1")
+
+
+_known = lru_cache(maxsize=1024)(_normal)
 
 
 def header_digest(fields: Sequence[bytes], names: Iterable[str], own_field: bytes, relaxed: bool) -> bytes:

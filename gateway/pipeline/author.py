@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.events import clean
@@ -18,6 +19,9 @@ from gateway.pipeline.mime import Header, decode_words, raw_text
 
 MAX_VALUE = 8192
 """Octets of a From field. Longer ones are not read: no person has such a name."""
+
+COMMON = 200
+"""Octets of a From field that may be remembered: most people write more than one mail."""
 
 MAX_FIELDS = 10
 """Lines like a From field that are looked at, and Sender fields that are read."""
@@ -97,7 +101,7 @@ def read(block: bytes, header: Header) -> Author:
         return Author(senders=senders)
     if not doubts:
         try:
-            address, display = _mailbox(found[0].value)
+            address, display = _mailbox(found[0].value) if len(found[0].value) > COMMON else _known(found[0].value)
         except _Unclear as unclear:
             doubts = (str(unclear),)
         else:
@@ -212,6 +216,9 @@ def _mailbox(value: bytes) -> _Mailbox:
     display = _display(named)
     _demand_harmless(text, display, address, tokens)
     return _Mailbox(address, clean(display, MAX_DISPLAY))
+
+
+_known = lru_cache(maxsize=1024)(_mailbox)
 
 
 def _token(match: re.Match[str]) -> _Token:
