@@ -1,4 +1,4 @@
-"""Does the mail carry a file that runs when somebody opens it, or one that nobody can look into?
+"""Does the mail carry a file that runs when somebody opens it?
 
 Names are read as a desktop reads them, and the first bytes count whatever the name says. Archives were opened by the
 parser: their members are parts like any other.
@@ -99,7 +99,7 @@ class Filter:
     """Looks at every part by itself."""
 
     stage: ClassVar[Stage] = Stage.MESSAGE
-    codes: ClassVar[frozenset[str]] = frozenset({"executable", "disguised", "encrypted"})
+    codes: ClassVar[frozenset[str]] = frozenset({"executable", "disguised"})
     after: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: Settings) -> None:
@@ -110,9 +110,8 @@ class Filter:
         self._types = frozenset(kind.lower() for kind in settings.types)
 
     def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
-        """For each part what it does when it is opened; for each part of the mail whether it holds what is locked."""
-        parts = mail.content.parts
-        return [*(finding for part in parts for finding in self._of(part)), *_locked(parts)]
+        """For each part what it does when it is opened."""
+        return [finding for part in mail.content.parts for finding in self._of(part)]
 
     def _of(self, part: Part) -> Iterator[Finding]:
         if why := self._disguise(part):
@@ -151,16 +150,6 @@ class Filter:
         """Whether the first bytes are a program's. A text may begin with "MZ" too, but it has no NUL."""
         text_only = part.media_type.startswith("text/") and part.text != "" and "\0" not in part.text
         return part.sniffed in self._types and not text_only
-
-
-def _locked(parts: Sequence[Part]) -> Iterator[Finding]:
-    """One finding for each archive of the mail, however many of its files are locked: a score counts it once."""
-    locked: dict[str, list[Part]] = {}
-    for part in parts:
-        if part.encrypted:
-            locked.setdefault(part.path.partition("/")[0], []).append(part)
-    for first, *others in locked.values():
-        yield Finding("encrypted", f"{_named(first)}{f' and {len(others)} more' if others else ''}", first.path)
 
 
 def _visible(filename: str) -> str:

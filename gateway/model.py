@@ -146,6 +146,9 @@ class Part:
     included) stands in the bytes of the message, or None inside archives. `view` names the reading that alone saw it:
     "" is our own. `stored` is where its octets stand among those that were taken out of the mail (`Tools.open_stored`):
     what a scanner would not see in the message as it is; None for all else.
+
+    Of archives and their files: `encrypted` is what nobody can look into, `unlocked` what was, with a password that
+    stands in the mail; `unreadable` says in our words why nobody here can look into it, `link` where a link points.
     """
 
     path: str
@@ -158,6 +161,9 @@ class Part:
     span: tuple[int, int] | None = None
     view: str = ""
     stored: tuple[int, int] | None = None
+    unlocked: bool = False
+    unreadable: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)

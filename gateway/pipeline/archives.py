@@ -1,82 +1,390 @@
 """What the archives of one mail hold, as parts like any other. It runs in the confined child.
 
-The rule: what an archive says of its files is never trusted; what exceeds a limit makes the mail `Unscannable`.
+The rule: what an archive says of its files is never trusted; what exceeds a limit makes the mail `Unscannable`; a file
+that nobody here can look into says so (`encrypted`, `unreadable`), and is never passed over as if it were not there.
 """
 
 from __future__ import annotations
 
 import io
-import zipfile
+import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import BinaryIO
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, NamedTuple
 
 from gateway.model import Part
+from gateway.pipeline import libarchive, zips
 from gateway.pipeline.mime import file_name
+from gateway.pipeline.passwords import candidates
 from gateway.pipeline.sniff import PREFIX, sniff
-from gateway.pipeline.tray import Unscannable
+from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
 Limits = ContentPolicy.Settings
 
+ZIP = "application/zip"
+LARGE = 10 << 20
+"""Octets from which on the ratio of unpacked to packed ones counts: what is small may be as dense as it likes."""
+MOST_LOCKED = 10
+"""Locked archives of one mail that passwords are tried on."""
+HEADERS = "headers in the archive"
+"""The view of readers that follow the headers before the files of a zip, not its directory."""
+
+_SHARE = 0.7
+_BEHIND = (b"PK\3\4", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"MSCF\0\0\0\0")
+_WITHIN = 1 << 20
+_SEEN_BY_SCANNERS = frozenset({zips.STORED, zips.DEFLATED, 9, zips.BZIP2})
+
+
+class _Form(NamedTuple):
+    """How libarchive reads a kind of file, and whether the scanner behind us (clamd) does so too."""
+
+    formats: tuple[str, ...]
+    packing: str = ""
+    seen: bool = True
+
+
+_IN_IT = ("tar", "cpio", "raw")
+_FORMS = {
+    "application/x-7z-compressed": _Form(("7zip",)),
+    "application/x-rar": _Form(("rar", "rar5")),
+    "application/vnd.ms-cab-compressed": _Form(("cab",)),
+    "application/x-tar": _Form(("tar",)),
+    "application/x-cpio": _Form(("cpio",)),
+    "application/x-archive": _Form(("ar",), seen=False),
+    "application/x-xar": _Form(("xar",)),
+    "application/x-lha": _Form(("lha",), seen=False),
+    "application/x-iso9660-image": _Form(("iso9660",)),
+    "application/x-rpm": _Form(("raw",), "rpm", seen=False),
+    "application/gzip": _Form(_IN_IT, "gzip"),
+    "application/x-bzip2": _Form(_IN_IT, "bzip2"),
+    "application/x-xz": _Form(_IN_IT, "xz"),
+    "application/x-lzma": _Form(_IN_IT, "lzma", seen=False),
+    "application/x-lzip": _Form(_IN_IT, "lzip", seen=False),
+    "application/x-compress": _Form(_IN_IT, "compress", seen=False),
+    "application/x-lz4": _Form(_IN_IT, "lz4", seen=False),
+    "application/zstd": _Form(_IN_IT, "zstd", seen=False),
+}
+_WEAK = {*("application/x-cpio", "application/x-lzma", "application/x-compress", "application/x-lha")}
+"""Kinds whose first bytes a text or a number may have: where not even one file can be read, it is something else."""
+ARJ = "application/x-arj"
+_CLOSED = {"application/x-ace": "ACE", ARJ: "ARJ", "application/x-szdd": "SZDD"}
+_SUFFIXES = (".zip", ".zipx", ".7z", ".rar", ".cab")
+_BY_NAME = {
+    **dict.fromkeys((".iso", ".img", ".udf"), "application/x-iso9660-image"),
+    ".tar": "application/x-tar",
+    ".lzma": "application/x-lzma",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    """A file of a zip that needs a password: the `number`-th in the order in which they stand there."""
+
+    archive: zips.Zip
+    entry: zips.Entry
+    number: int
+    path: str
+    depth: int
+
 
 class Archives:
-    """The archives of one mail, and what is left of their limits; *keep* takes each part, *doubt* what is unclear."""
+    """The archives of one mail, and what is left of their limits.
 
-    def __init__(self, limits: Limits, keep: Callable[[Part], None], doubt: Callable[[str], None]) -> None:
+    *parts* is where their files are added; their octets are laid out on *tray*; *ambiguous* is told where readers
+    differ.
+    """
+
+    def __init__(self, limits: Limits, tray: Tray, parts: list[Part], ambiguous: Callable[[str], None]) -> None:
         self._limits = limits
-        self._keep = keep
-        self._doubt = doubt
+        self._tray = tray
+        self._parts = parts
+        self._ambiguous = ambiguous
         self._members = 0
         self._octets = 0
+        self._deadline = time.process_time() + limits.cpu * _SHARE
+        self._names: dict[str, int] = {}
+        self._locked: deque[list[_Locked]] = deque()
 
-    def look(self, file: BinaryIO, path: str, depth: int = 1) -> None:
-        """Look into *file*, which begins as a zip, or bears the name of one and is one behind other octets."""
-        begins = file.read(4)
-        if begins.startswith(b"PK") or zipfile.is_zipfile(file):
-            self._unzip(file, begins, path, depth)
-
-    def _unzip(self, file: BinaryIO, begins: bytes, path: str, depth: int) -> None:
-        """Add what the zip *file* holds; its members are opened only as far as `sniff` needs, archives in it whole."""
-        if depth > self._limits.archive_depth:
+    def look(self, file: BinaryIO, part: Part, depth: int = 1) -> None:
+        """Look into *file*, which is what *part* holds, and which was `claimed` to be an archive."""
+        kind = _kind(file, part)
+        if kind and depth > self._limits.archive_depth:
             raise Unscannable(f"archives are nested more than {self._limits.archive_depth} deep")
-        try:
-            with zipfile.ZipFile(file) as archive:
-                if begins == b"PK\3\4" and min((i.header_offset for i in archive.infolist()), default=1):
-                    self._doubt(f"the archive in part {path} holds more than its directory names")
-                for info in archive.infolist():
-                    self._member(archive, info, path, depth)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OSError) as error:
-            raise Unscannable(f"the archive in part {path} cannot be read ({type(error).__name__})") from None
+        if kind == ZIP:
+            self._zip(file, part, depth)
+        elif kind in _FORMS:
+            self._other(file, part, kind, depth)
+        elif kind in _CLOSED and (kind != ARJ or _is_arj(file)):
+            self._amend(
+                part.path, unreadable=f"it is an archive of the kind {_CLOSED[kind]}, which nobody here can open"
+            )
+        elif _hides_another(file):
+            self._amend(part.path, unreadable="it is an archive that begins behind other octets")
 
-    def _member(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, depth: int) -> None:
+    def unlock(self, texts: Iterable[str]) -> None:
+        """Try the words of *texts* as passwords of what is locked; what opens is looked into like all else."""
+        words: list[bytes] = candidates(texts) if self._locked else []
+        for _ in range(MOST_LOCKED):
+            if not self._locked:
+                return
+            locked = self._locked.popleft()
+            smallest = min(locked, key=lambda one: one.entry.packed)
+            for word in words:
+                if self._is_late():
+                    return
+                if smallest.archive.is_key(smallest.entry, word) and self._opens(locked, word):
+                    break
+
+    def _zip(self, file: BinaryIO, part: Part, depth: int) -> None:
+        left = self._limits.archive_members - self._members
+        try:
+            archive = self._read_zip(file, part, left)
+        except zips.TooMany:
+            raise self._too_many() from None
+        except zips.Locked:
+            self._amend(part.path, encrypted=True)
+            return
+        if archive.overlapping:
+            raise Unscannable(f"the files of {_where(part.path)} overlap")
+        for words in archive.differences:
+            self._ambiguous(f"{_where(part.path)} can be read in two ways: {words}")
+        self._check_ratio(sum(entry.size for entry in archive.entries), file.seek(0, 2), part.path)
+        self._zip_entries(archive, part, depth)
+
+    def _read_zip(self, file: BinaryIO, part: Part, most: int) -> zips.Zip:
+        """By its directory; where that is broken, what can be found without it."""
+        try:
+            return zips.opened(file, most)
+        except (zips.Broken, ValueError):
+            self._amend(part.path, unreadable="it is a zip file without a directory that can be read")
+            return zips.loose(file, most)
+
+    def _zip_entries(self, archive: zips.Zip, part: Part, depth: int) -> None:
+        locked: list[_Locked] = []
+        rare: dict[int, str] = {}
+        order = {id(entry): number for number, entry in enumerate(sorted(archive.entries, key=lambda e: e.offset))}
+        for entry in archive.entries:
+            path = self._zip_entry(archive, entry, part, depth)
+            if entry.encrypted:
+                locked.append(_Locked(archive, entry, order[id(entry)], path, depth))
+            elif entry.method not in zips.UNPACKED:
+                rare[order[id(entry)]] = path
+        for entry in archive.hidden:
+            self._zip_entry(archive, entry, part, depth, HEADERS)
+        if rare:
+            self._unpack(archive.file, rare, depth)
+        if locked:
+            self._locked.append(locked)
+
+    def _zip_entry(self, archive: zips.Zip, entry: zips.Entry, part: Part, depth: int, view: str = "") -> str:
+        """Add one file; what nobody here can unpack, or not without a password, only by its name. Return its path."""
+        name = file_name(entry.name)
+        path = self._path(part.path, name)
+        new = Part(path, "", name, "", entry.size, entry.encrypted, view=view)
+        if entry.encrypted or entry.folder:
+            self._parts.append(new)
+            return path
+        try:
+            first = self._counted(archive.read(entry, PREFIX))
+        except zips.Broken:
+            self._parts.append(replace(new, unreadable="it is packed in a way that nobody here can unpack"))
+            return path
+        unseen = bool(view) or entry.method not in _SEEN_BY_SCANNERS
+        link = first.decode("utf-8", "replace") if entry.link else ""
+        new = replace(new, sniffed=sniff(first), link=file_name(link))
+        self._tray.put(path, lambda most: _quietly(archive, entry, most), unseen=unseen)
+        self._parts.append(new)
+        if claimed(new.sniffed, "", [name]) and first:
+            whole = archive.read(entry, self._limits.archive_size - self._octets + 1)
+            self.look(io.BytesIO(self._counted(whole)), new, depth + 1)
+        return path
+
+    def _other(self, file: BinaryIO, part: Part, kind: str, depth: int) -> None:
+        """What libarchive sees: it goes through the file once, so each octet is kept while the mail is in hand."""
+        form, size = _FORMS[kind], file.seek(0, 2)
+        if _locked_by_header(file, kind):
+            self._amend(part.path, encrypted=True)
+            return
+        before, found = self._octets, kind not in _WEAK
+        try:
+            with libarchive.opened(file, form.formats, form.packing) as entries:
+                for entry in entries:
+                    names = (
+                        _names_of_packed(file, part) if entry.name == "data" and "raw" in form.formats else [entry.name]
+                    )
+                    self._entry(entry, names, part, depth, not form.seen)
+                    self._check_ratio(self._octets - before, size, part.path)
+                    found = True
+        except libarchive.Broken:
+            if found:
+                self._amend(part.path, unreadable="it is an archive that cannot be read to its end")
+
+    def _entry(self, entry: libarchive.Entry, names: list[str], part: Part, depth: int, unseen: bool) -> None:
+        path = self._path(part.path, file_name(names[0]))
+        new = Part(path, "", file_name(names[0]), "", entry.size, entry.encrypted, link=file_name(entry.link))
+        if entry.encrypted or entry.folder:
+            self._parts.append(new)
+            return
+        data, whole = self._taken(entry, part.path)
+        new = replace(new, sniffed=sniff(data[:PREFIX]), size=len(data))
+        if not whole:
+            new = replace(new, unreadable="it cannot be unpacked to its end")
+        self._tray.put(path, lambda most: data[:most], unseen=unseen)
+        self._parts += [replace(new, filename=file_name(name)) for name in names]
+        if claimed(new.sniffed, "", names) and data:
+            self.look(io.BytesIO(data), new, depth + 1)
+
+    def _taken(self, entry: libarchive.Entry, path: str) -> tuple[bytes, bool]:
+        """What the entry holds, and whether that is all."""
+        data = bytearray()
+        try:
+            while block := entry.read(libarchive.BLOCK):
+                data += self._counted(block)
+                if self._is_late():
+                    raise Unscannable(f"{_where(path)} takes too long to unpack")
+        except libarchive.Broken:
+            return bytes(data), False
+        return bytes(data), True
+
+    def _unpack(self, file: BinaryIO, wanted: dict[int, str], depth: int, password: bytes | None = None) -> set[str]:
+        """Have libarchive unpack the files of a zip at the numbers of *wanted*; return the paths that it could."""
+        done = set()
+        try:
+            with libarchive.opened(file, ("zip_seekable",), "", password) as entries:
+                for number, entry in enumerate(entries):
+                    if path := wanted.get(number):
+                        data, whole = self._taken(entry, path)
+                        if whole:
+                            self._replace(path, data, depth, unlocked=password is not None)
+                            done.add(path)
+        except libarchive.Broken:
+            pass
+        return done
+
+    def _opens(self, locked: list[_Locked], password: bytes) -> bool:
+        wanted = {one.number: one.path for one in locked}
+        return bool(self._unpack(locked[0].archive.file, wanted, locked[0].depth, password))
+
+    def _replace(self, path: str, data: bytes, depth: int, *, unlocked: bool) -> None:
+        """What could not be looked into at first can be now. A scanner behind us still cannot."""
+        sniffed = sniff(data[:PREFIX])
+        self._amend(path, sniffed=sniffed, size=len(data), encrypted=False, unreadable="", unlocked=unlocked)
+        self._tray.put(path, lambda most: data[:most], unseen=True)
+        part = next(part for part in self._parts if part.path == path)
+        if claimed(sniffed, "", [part.filename]) and data:
+            self.look(io.BytesIO(data), part, depth + 1)
+
+    def _amend(self, path: str, **changes: Any) -> None:
+        for number, part in enumerate(self._parts):
+            if part.path == path:
+                self._parts[number] = replace(part, **changes)
+
+    def _path(self, container: str, name: str) -> str:
+        """A path that no other part has; the member is counted."""
         self._members += 1
         if self._members > self._limits.archive_members:
-            raise Unscannable(f"archives hold more than {self._limits.archive_members} files")
-        encrypted = bool(info.flag_bits & 1)
-        name = file_name(info.filename)
-        is_folder = info.filename.endswith("/")  # is_dir() of 3.11 fails where there is no name
-        first = b"" if encrypted or is_folder else self._unpacked(archive, info, PREFIX)
-        inner = f"{path}/{name}"
-        sniffed = sniff(first)
-        self._keep(Part(inner, "", name, sniffed, info.file_size, encrypted))
-        if sniffed == "application/zip" or (first and _is_zip_name(name)):
-            left = self._limits.archive_size - self._octets
-            self.look(io.BytesIO(self._unpacked(archive, info, left + 1)), inner, depth + 1)
+            raise self._too_many()
+        if self._is_late():
+            raise Unscannable(f"{_where(container)} takes too long to read")
+        path = f"{container}/{name}"
+        while path in self._names:
+            self._names[path] += 1
+            path = f"{container}/{name} ({self._names[path]})"
+        self._names[path] = 1
+        return path
 
-    def _unpacked(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
-        with archive.open(info) as member:
-            data = member.read(most)
+    def _counted(self, data: bytes) -> bytes:
         self._octets += len(data)
         if self._octets > self._limits.archive_size:
             raise Unscannable(f"archives hold more than {self._limits.archive_size} octets")
         return data
 
+    def _check_ratio(self, unpacked: int, packed: int, path: str) -> None:
+        if unpacked > max(LARGE, packed * self._limits.archive_ratio):
+            raise Unscannable(f"{_where(path)} unpacks to more than {self._limits.archive_ratio} times its size")
+
+    def _too_many(self) -> Unscannable:
+        return Unscannable(f"archives hold more than {self._limits.archive_members} files")
+
+    def _is_late(self) -> bool:
+        return time.process_time() > self._deadline
+
 
 def claimed(sniffed: str, kind: str, names: Iterable[str]) -> bool:
     """Whether a part is an archive by its first bytes (`sniff`), by its declared media type or by one of its names."""
-    return sniffed == "application/zip" or "zip" in kind or any(_is_zip_name(name) for name in names)
+    if sniffed == ZIP or sniffed in _FORMS or sniffed in _CLOSED:
+        return True
+    return "zip" in kind or "iso9660" in kind or any(_suffix(name) in {*_SUFFIXES, *_BY_NAME} for name in names)
 
 
-def _is_zip_name(name: str) -> bool:
-    return name.rstrip(" .").lower().endswith((".zip", ".zipx"))
+def _suffix(name: str) -> str:
+    name = name.rstrip(" .").lower()
+    return name[max(0, name.rfind(".")) :]
+
+
+def _kind(file: BinaryIO, part: Part) -> str:
+    """What kind of archive *file* is, "" where it only bears the name of one."""
+    if part.sniffed == ZIP or (part.sniffed not in {*_FORMS, *_CLOSED} and zips.is_zip(file)):
+        return ZIP
+    if part.sniffed in _FORMS or part.sniffed in _CLOSED:
+        return part.sniffed
+    file.seek(32769)
+    if file.read(5) == b"CD001":  # ECMA-119 8.1.2: behind 16 sectors that may hold anything
+        return "application/x-iso9660-image"
+    return "" if part.sniffed else _BY_NAME.get(_suffix(part.filename), "")
+
+
+def _is_arj(file: BinaryIO) -> bool:
+    """Whether the header fits its checksum (ARJ TECHNOTE): two octets alone are no proof."""
+    file.seek(0)
+    head = file.read(2608)
+    size = int.from_bytes(head[2:4], "little")
+    return 0 < size <= 2600 and zlib.crc32(head[4 : 4 + size]) == int.from_bytes(head[4 + size : 8 + size], "little")
+
+
+def _hides_another(file: BinaryIO) -> bool:
+    """Whether an archive begins somewhere in *file*: programs that unpack find it there."""
+    file.seek(0)
+    first = file.read(_WITHIN)
+    return any(mark in first for mark in _BEHIND)
+
+
+def _locked_by_header(file: BinaryIO, kind: str) -> bool:
+    """Whether not even names can be told: 7z and RAR can encrypt their headers too."""
+    file.seek(0)
+    head = file.read(64)
+    if kind == "application/x-7z-compressed":  # 7zFormat.txt: the next header may be packed, and with AES
+        at, size = int.from_bytes(head[12:20], "little"), int.from_bytes(head[20:28], "little")
+        file.seek(min(32 + at, 1 << 62))
+        header = file.read(min(size, 4096))
+        return header[:1] == b"\x17" and b"\x06\xf1\x07\x01" in header
+    if head.startswith(b"Rar!\x1a\x07\x01\0"):  # RAR 5.0 archive format: the header's type stands behind CRC and size
+        return head[13:14] == b"\4" or head[12:13] == b"\4"
+    return head.startswith(b"Rar!\x1a\x07\0") and bool(int.from_bytes(head[10:12], "little") & 0x80)
+
+
+def _names_of_packed(file: BinaryIO, part: Part) -> list[str]:
+    """The names of the one file that is packed without any around it: its container's, and what gzip remembers."""
+    stem = part.filename.rpartition(".")[0] or "data"
+    file.seek(0)
+    head = file.read(PREFIX)
+    if head[:2] != b"\x1f\x8b" or not head[3:4] or not head[3] & 8:
+        return [stem]
+    start = 12 + int.from_bytes(head[10:12], "little") if head[3] & 4 else 10  # RFC 1952 2.3
+    remembered = head[start:].partition(b"\0")[0].decode("latin-1")
+    return list(dict.fromkeys(name for name in (stem, remembered) if name))
+
+
+def _quietly(archive: zips.Zip, entry: zips.Entry, most: int) -> bytes:
+    try:
+        return archive.read(entry, most)
+    except zips.Broken:
+        return b""
+
+
+def _where(path: str) -> str:
+    """The archive, by the part of the message that it is in: names inside are a stranger's."""
+    return f"the archive in part {path.partition('/')[0]}"

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from gateway.events import clean
 from gateway.model import Content, Part
-from gateway.pipeline import author, mapped
+from gateway.pipeline import author, libarchive, mapped
 from gateway.pipeline.archives import Archives, claimed
 from gateway.pipeline.decoded import PORTION, Base64
 from gateway.pipeline.mime import (
@@ -50,6 +50,11 @@ LARGE = 1 << 20
 """Octets from which on an archive is decoded piece by piece: that takes longer than at once."""
 
 
+def prepare() -> None:
+    """Load what could not be loaded later, when the process is confined."""
+    libarchive.prepare()
+
+
 def parse(data: Buffer, limits: Limits, tray: Tray | None = None) -> Content:
     """What *data*, a message with CRLF line ends, holds; what its parts hold is laid out on *tray*.
 
@@ -62,6 +67,7 @@ def parse(data: Buffer, limits: Limits, tray: Tray | None = None) -> Content:
         return Content(unscannable=str(error), size=len(data))
     try:
         scan.entity(header, 0, len(data), "", 0)
+        scan.archives.unlock([decode_words(header.first("subject")), *(part.text for part in scan.parts if part.text)])
     except Unscannable as error:
         scan.unscannable = str(error)
     except RecursionError:
@@ -71,6 +77,7 @@ def parse(data: Buffer, limits: Limits, tray: Tray | None = None) -> Content:
         subject=clean(decode_words(header.first("subject")), 998),
         parts=tuple(scan.parts),
         defects=tuple(dict.fromkeys(scan.defects)),
+        ambiguities=tuple(dict.fromkeys(scan.ambiguities)),
         unscannable=scan.unscannable,
         size=len(data),
         author=author.read(bytes(data[: header.body]), header),
@@ -93,10 +100,11 @@ class _Scan:
     tray: Tray
     parts: list[Part] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
+    ambiguities: list[str] = field(default_factory=list)
     unscannable: str = ""
 
     def __post_init__(self) -> None:
-        self.archives = Archives(self.limits, self.keep, self.doubt)
+        self.archives = Archives(self.limits, self.tray, self.parts, self.ambiguous)
 
     def defect(self, words: str) -> None:
         if len(self.defects) < MAX_DEFECTS:
@@ -105,6 +113,11 @@ class _Scan:
     def doubt(self, words: str) -> None:
         """Readers may see what we do not: the mail is unscannable, but what we do see is still looked at."""
         self.unscannable = self.unscannable or words
+
+    def ambiguous(self, words: str) -> None:
+        """Mail programs may read it in two ways, and what each sees is not for certain among the parts."""
+        if len(self.ambiguities) < MAX_DEFECTS:
+            self.ambiguities.append(words)
 
     def header(self, start: int, end: int) -> Header:
         """The header block of the entity at *start*; `Unscannable` where it is too large or has too many fields."""
@@ -251,7 +264,7 @@ class _Scan:
         if encoding == "base64" and not kind.startswith("text/"):
             self._whole_base64(header.body, end)
         if claimed(sniffed, kind, filenames(header)):
-            self.archives.look(self.file(encoding, header.body, end), path)
+            self.archives.look(self.file(encoding, header.body, end), self.parts[-1])
         elif kind in _MESSAGES:
             self._inner_message(self._decoded(encoding, header.body, end), path)
         elif kind.startswith("text/") and encoding not in {"base64", "quoted-printable"}:

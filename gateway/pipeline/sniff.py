@@ -5,6 +5,7 @@ from __future__ import annotations
 PREFIX = 4096
 """How many octets of a file `sniff` wants to see."""
 
+_LHA = ("lh0", "lh1", "lh2", "lh3", "lh4", "lh5", "lh6", "lh7", "lhd", "lhx", "lzs", "lz4", "lz5")
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"MZ", "application/x-dosexec"),
     (0, b"\x7fELF", "application/x-executable"),
@@ -26,6 +27,20 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"BZh", "application/x-bzip2"),
     (0, b"\xfd7zXZ\0", "application/x-xz"),
     (0, b"\x28\xb5\x2f\xfd", "application/zstd"),
+    (0, b"LZIP", "application/x-lzip"),
+    (0, b"\x5d\0\0", "application/x-lzma"),
+    (0, b"\x04\x22\x4d\x18", "application/x-lz4"),
+    (0, b"\x1f\x9d", "application/x-compress"),
+    (0, b"!<arch>\n", "application/x-archive"),
+    (0, b"xar!", "application/x-xar"),
+    (0, b"\xed\xab\xee\xdb", "application/x-rpm"),
+    (0, b"070701", "application/x-cpio"),
+    (0, b"070702", "application/x-cpio"),
+    (0, b"070707", "application/x-cpio"),
+    (0, b"\xc7\x71", "application/x-cpio"),
+    (0, b"\x71\xc7", "application/x-cpio"),
+    *((2, b"-%s-" % method.encode(), "application/x-lha") for method in _LHA),
+    (0, b"SZDD\x88\xf0\x27\x33", "application/x-szdd"),
     (7, b"**ACE**", "application/x-ace"),
     (0, b"\x60\xea", "application/x-arj"),
     (257, b"ustar", "application/x-tar"),

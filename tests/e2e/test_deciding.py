@@ -17,7 +17,7 @@ from tests.peers.dns import Dns
 pytestmark = pytest.mark.e2e
 
 OUTSIDE, ALICE = "ann@out.example", "alice@in.example"
-MALFORMED = '# Faulty.\n[actions]\nexecutable = "quarantine"\ndisguised = "destroy"\nencrypted = 3.0\n'
+MALFORMED = '# Faulty.\n[actions]\nexecutable = "quarantine"\ndisguised = "destroy"\n'
 
 
 @pytest.fixture(scope="module")

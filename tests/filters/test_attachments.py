@@ -136,18 +136,6 @@ def test_members_of_archives_are_looked_at_like_parts() -> None:
     ]
 
 
-def test_what_is_locked_is_encrypted_besides_what_its_name_says() -> None:
-    assert codes(Part("2/a.txt", "", "a.txt", encrypted=True)) == ["encrypted"]
-    assert codes(Part("2/a.exe", "", "a.exe", encrypted=True)) == ["executable", "encrypted"]
-
-
-def test_an_archive_with_many_locked_files_is_encrypted_once() -> None:
-    inside = [Part(f"2/{n}.txt", "", f"{n}.txt", encrypted=True) for n in range(4)]
-    first, other = check(*inside, Part("3/a.txt", "", "a.txt", encrypted=True))
-    assert (first.code, first.detail, first.part) == ("encrypted", "0.txt and 3 more", "2/0.txt")
-    assert (other.code, other.part) == ("encrypted", "3/a.txt")
-
-
 @pytest.mark.parametrize(
     "name", ["\u200f\u200f\u05dc\u05db\u05d9\u05d3\u05d4.png", "\u2067photo.jpg", "\u202abill.pdf\u202c"]
 )
@@ -183,7 +171,7 @@ def test_what_is_no_part_is_no_result() -> None:
 
 
 def test_every_code_can_be_reported() -> None:
-    assert {*codes(named("a.exe"), named("a.pdf.exe"), Part("3", encrypted=True))} == Filter.codes
+    assert {*codes(named("a.exe"), named("a.pdf.exe"))} == Filter.codes
 
 
 def test_the_shipped_policy_says_the_same_as_the_defaults() -> None:

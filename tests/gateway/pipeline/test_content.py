@@ -118,9 +118,8 @@ def test_an_encrypted_member_is_known_as_such():
 @pytest.mark.parametrize(
     ("mail", "words"),
     [
-        (attached(zipped({"a": b"x"})[:-10]), "cannot be read"),
         (attached(zipped({str(i): b"" for i in range(2100)})), "more than 2000 files"),
-        (attached(zipped({"a.zip": b"PK\3\4" + b"\0" * (65 << 20)})), "more than 67108864 octets"),
+        (attached(zipped({"a.zip": b"PK\3\4" + b"\0" * (65 << 20)})), "more than 200 times its size"),
         (reduce(lambda mail, n: multipart(mail, boundary=b"b%d" % n), range(25), b"\r\nx"), "more than 20 deep"),
         (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 600, "more than 500 parts"),
         (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--bx\r\n" * 100_100, "look like a boundary"),
@@ -154,8 +153,6 @@ def bounded(fields: bytes, boundary: bytes = b"B") -> bytes:
         (b"Content-Type: message/partial; id=x; number=1; total=2\r\n\r\nx", "a fragment"),
         (attached(attached(b"x", b"Content-Type: message/rfc822"), b"Content-Type: message/rfc822"), "holds another"),
         (b"Content-Type: a/b\r\nContent-Transfer-Encoding: base64\r\n\r\nQQ==\r\nTVo=\r\n", "behind its end"),
-        (attached(zipped({"a.exe": b"MZ"}) + zipped({"b.txt": b"x"})), "more than its directory names"),
-        (attached(b"PK\3\4" + b"\0" * 60 + b"PK\5\6" + b"\0" * 18), "more than its directory names"),
     ],
 )
 def test_what_other_readers_may_see_otherwise_is_unscannable(mail, words):

@@ -67,18 +67,19 @@ def test_an_error_of_a_shipped_filter_never_passes_unseen():
 
 def test_the_strictest_word_wins_and_numbers_add_up(site):
     policies = site(
-        attachments='[actions]\nexecutable = "tag"\ndisguised = "quarantine"\nencrypted = 2.5\nerror = "defer"\n',
+        attachments='[actions]\nexecutable = "tag"\ndisguised = "quarantine"\nerror = "defer"\n',
+        headers='[actions]\nmalformed = 2.5\nmissing_date = 0.0\nbad_date = 0.0\nerror = "defer"\n',
         score="quarantine = 5.0\nreject = 7.0\n",
     )
     one = policies.decide({"attachments": [Finding("executable"), Finding("disguised")]}, INBOUND, "b@ours.example")
     assert one.action is Action.QUARANTINE
-    two = policies.decide({"attachments": [Finding("encrypted"), Finding("encrypted")]}, INBOUND, "b@ours.example")
+    two = policies.decide({"headers": [Finding("malformed"), Finding("malformed")]}, INBOUND, "b@ours.example")
     assert (two.action, two.score) == (Action.QUARANTINE, 5.0)
-    three = policies.decide({"attachments": [Finding("encrypted")] * 3}, INBOUND, "b@ours.example")
+    three = policies.decide({"headers": [Finding("malformed")] * 3}, INBOUND, "b@ours.example")
     assert three.action is Action.REJECT
 
 
-BASE = '[actions]\nexecutable = "reject"\ndisguised = "reject"\nencrypted = "reject"\nerror = "defer"\n'
+BASE = '[actions]\nexecutable = "reject"\ndisguised = "reject"\nerror = "defer"\n'
 
 
 @pytest.mark.parametrize(
@@ -112,18 +113,18 @@ def test_the_first_exception_that_names_the_code_wins(site):
     ("text", "fault"),
     [
         (BASE.replace("error = ", "# error = "), "attachments.toml:1: actions.error: is undecided (add e.g. error"),
-        (BASE + 'executible = "tag"\n', "attachments.toml:6: actions.executible: no such finding (did you mean exec"),
-        (BASE.replace('"defer"', '"refuse"'), "attachments.toml:5: actions.error: an effect is a finite number"),
-        (BASE.replace('"defer"', "true"), "attachments.toml:5: actions.error: an effect"),
-        (BASE.replace('"defer"', "nan"), "attachments.toml:5: actions.error: an effect"),
-        (BASE.replace('"defer"', "-inf"), "attachments.toml:5: actions.error: an effect"),
-        (BASE.replace('"defer"', '"12"'), "attachments.toml:5: actions.error: an effect"),
-        (BASE.replace('"defer"', "[1]"), "attachments.toml:5: actions.error: an effect"),
+        (BASE + 'executible = "tag"\n', "attachments.toml:5: actions.executible: no such finding (did you mean exec"),
+        (BASE.replace('"defer"', '"refuse"'), "attachments.toml:4: actions.error: an effect is a finite number"),
+        (BASE.replace('"defer"', "true"), "attachments.toml:4: actions.error: an effect"),
+        (BASE.replace('"defer"', "nan"), "attachments.toml:4: actions.error: an effect"),
+        (BASE.replace('"defer"', "-inf"), "attachments.toml:4: actions.error: an effect"),
+        (BASE.replace('"defer"', '"12"'), "attachments.toml:4: actions.error: an effect"),
+        (BASE.replace('"defer"', "[1]"), "attachments.toml:4: actions.error: an effect"),
         ("[settings]\nsufixes = []\n" + BASE, "attachments.toml:2: settings.sufixes: is not a known setting (did you"),
         ("[settings]\nsuffixes = 3\n" + BASE, "attachments.toml:2: settings.suffixes: "),
         ("timeout = 'soon'\n" + BASE, "attachments.toml:1: timeout: a time is written like"),
-        (BASE + "[[exceptions]]\npeers = ['10.0.0.1/8']\nactions.error='tag'\n", "attachments.toml:7: exceptions.0.peers"),
-        (BASE + "[[exceptions]]\nwho = 'me'\nactions.error='tag'\n", "attachments.toml:7: exceptions.0.who: is not"),
+        (BASE + "[[exceptions]]\npeers = ['10.0.0.1/8']\nactions.error='tag'\n", "attachments.toml:6: exceptions.0.peers"),
+        (BASE + "[[exceptions]]\nwho = 'me'\nactions.error='tag'\n", "attachments.toml:6: exceptions.0.who: is not"),
         ("[actions\n", "attachments.toml:1: is not TOML"),
     ],
 )  # fmt: skip
