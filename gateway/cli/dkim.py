@@ -15,7 +15,7 @@ from gateway.cli.base import CODES, DONE, REFUSED, UNREACHABLE, Json, Yes, ask, 
 from gateway.dkim import private, published
 from gateway.dkim.private import KeyType
 from gateway.dkim.published import Published, Seen
-from gateway.dkim.ring import Entry, KeyState, Ring, domain_name, selector_name
+from gateway.dkim.ring import STAYS, Entry, KeyState, Ring, domain_name, selector_name
 from gateway.model import Permanent
 
 app = new_app("The keys that mail is signed with (DKIM).")
@@ -137,7 +137,7 @@ def remove(
     if json:
         terminal.as_json({"removed": _facts(found)})
     else:
-        terminal.say(f"{which} of {name} was removed; take {found.name} out of the DNS")
+        terminal.say(f"{which} of {name} was removed; take {found.name} out of the DNS{_when(found)}")
 
 
 # ---- Making -------------------------------------------------------------------------------------------------------
@@ -189,6 +189,13 @@ def _warning(entry: Entry) -> str:
     if entry.state is KeyState.RETIRING and entry.until > time.time():
         return f"Mail signed by {entry.selector} may be under way until {terminal.moment(entry.until)}. Delete it?"
     return f"Delete {entry.selector} of {entry.domain} for ever?"
+
+
+def _when(entry: Entry) -> str:
+    """When the record of a removed key may go: mail that it signed is still to be checked by others."""
+    if entry.state is KeyState.PENDING:
+        return ""
+    return f" after {terminal.moment(entry.until or time.time() + STAYS)}"
 
 
 # ---- Looking ------------------------------------------------------------------------------------------------------

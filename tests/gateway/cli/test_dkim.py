@@ -94,6 +94,14 @@ def test_nobody_is_told_to_publish_what_was_published_because_the_dns_is_silent(
     assert "Publish a TXT record at s1._domainkey.in.example" in dkim("show")[1]
 
 
+def test_the_record_of_a_removed_key_stays_as_long_as_mail_with_its_signatures_is_under_way(dkim, keys):
+    for selector in ("s1", "s2"):
+        keys.add(DOMAIN, "ed25519", selector=selector)
+    keys.activate(DOMAIN, "s1")
+    assert dkim("remove", DOMAIN, "s2", "--yes")[1].endswith("take s2._domainkey.in.example out of the DNS\n")
+    assert "take s1._domainkey.in.example out of the DNS after 20" in dkim("remove", DOMAIN, "s1", "--yes")[1]
+
+
 def test_both_kinds_are_made_together_and_a_second_of_a_kind_is_refused(dkim, keys):
     assert dkim("generate", DOMAIN, "--algorithm", "both", "--selector", "s")[0] == 0
     assert [(one.selector, one.kind) for one in keys.entries(DOMAIN)] == [("s", "rsa"), ("s-ed25519", "ed25519")]
