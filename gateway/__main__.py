@@ -23,8 +23,8 @@ from gateway import state as shared
 from gateway.accounts import Authenticator
 from gateway.backoff import Backoff
 from gateway.config import Config
-from gateway.model import Envelope, Session, Temporary
-from gateway.pipeline import policy
+from gateway.model import Envelope, Permanent, Session, Temporary
+from gateway.pipeline import confinement, policy
 from gateway.pipeline.outcome import Explained
 from gateway.pipeline.policy import Policies
 from gateway.roles import AnyListener, Role
@@ -352,6 +352,7 @@ def supervise(config: Config, path: Path | None) -> None:
     """Run the whole gateway on this machine until it is told to stop."""
     events.configure(config.log.format, "gatepost")
     policies = policy.load(config.server.policies, None)
+    _demand_confinement(policies)
     welcome.make_folders(config)
     with supervisor.only_one(config.run_dir):
         bound = roles.bind_all([*config.listeners, *config.pop3])
@@ -372,6 +373,12 @@ def supervise(config: Config, path: Path | None) -> None:
             )
         )
     terminal.try_to(lambda: terminal.say("Gatepost has stopped."))
+
+
+def _demand_confinement(policies: Policies) -> None:
+    """Better no gateway than one whose every mail is deferred."""
+    if policy.CONTENT in policies.by_name and (lack := confinement.lack(policies.stages.content.settings)):
+        raise Permanent(lack)
 
 
 def _scanner(config: Config, policies: Policies) -> tuple[list[supervisor.Child], str]:

@@ -20,7 +20,7 @@ from gateway import state as shared
 from gateway.config import SHIPPED_POLICIES, Config
 from gateway.dkim.ring import KeyState, Ring
 from gateway.model import ERROR, Mail, Permanent, Session, Stage, State, Temporary
-from gateway.pipeline import inspect, policy
+from gateway.pipeline import confinement, inspect, policy
 from gateway.pipeline.policy import Policies
 from gateway.state import LocalState
 from gateway.store import queue
@@ -77,7 +77,8 @@ def look(config: Config, opened: Opened, dns: Resolver) -> list[Check]:
     try:
         policies = policy.load(config.server.policies, None)
         size = policies.stages.edge.message_size
-        found += [*_scanner(config, policies), _policies(config, policies), *_disks(config, size), *_keys(config)]
+        found += [*_scanner(config, policies), *_confinement(policies), _policies(config, policies)]
+        found += [*_disks(config, size), *_keys(config)]
         found += asyncio.run(_lists(config, dns)) if names.ok else []
     except FaultyFiles as error:
         words = f"{len(error.faults)} faults, so an older set is in force; see gatepost check"
@@ -161,6 +162,14 @@ def _policies(config: Config, policies: Policies) -> Check:
     own = [stem for stem, path in files.items() if path.parent != SHIPPED_POLICIES]
     whose = f"{', '.join(own)} from {config.server.policies}, the others as shipped" if own else "all as shipped"
     return Check("policies", ok=True, text=f"{len(files)} (set {policies.version}): {whose}")
+
+
+def _confinement(policies: Policies) -> Iterator[Check]:
+    """What the processes that read mail are confined by; with "best" they work without what is missing."""
+    if policy.CONTENT in policies.by_name:
+        kernel = confinement.kernel()
+        lack = f"; this kernel has no {' and no '.join(kernel.missing)}" if kernel.missing else ""
+        yield Check("confinement", ok=not kernel.missing, text=f"by {kernel.words}{lack}")
 
 
 def _keys(config: Config) -> Iterator[Check]:

@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from gateway import roles, supervisor, terminal
-from gateway.cli import accounts, dkim, dmarc, lives, messages, quarantine, queue, running, told
+from gateway.cli import accounts, dkim, dmarc, doctor, lives, messages, quarantine, queue, running, told
 from gateway.cli.base import DONE, INTERRUPTED, REFUSED, UNREACHABLE, USAGE, Wiring, new_app, wiring_of
 from gateway.model import Permanent, Temporary
 from gateway.toml import FaultyFiles
@@ -35,6 +35,7 @@ app.add_typer(accounts.app, name="account")
 app.add_typer(dkim.app, name="dkim")
 dmarc.app.add_typer(told.app)
 app.add_typer(dmarc.app, name="dmarc")
+app.add_typer(doctor.app, name="doctor")
 
 
 def main(wiring: Wiring, arguments: Sequence[str] | None = None) -> NoReturn:

@@ -281,8 +281,8 @@ def _serve(gateway: socket.socket, task: Task) -> bool:
     head, fds, _, _ = socket.recv_fds(gateway, FRAME.size, 1)
     if len(head) < FRAME.size or not fds:
         return False
-    _start_clocks(task.limits)
-    mail = MAIL.validate_json(_read(gateway, min(FRAME.unpack(head)[0], MAX_REQUEST)))
+    start_clocks(task.limits)
+    mail = MAIL.validate_json(read(gateway, min(FRAME.unpack(head)[0], MAX_REQUEST)))
     luggage = Luggage(task.limits.payload_size)
     reply = SCANNED.dump_json(scan(mail, fds[0], task, luggage))
     os.close(fds[0])
@@ -296,7 +296,7 @@ def _serve(gateway: socket.socket, task: Task) -> bool:
     return True
 
 
-def _start_clocks(limits: Limits) -> None:
+def start_clocks(limits: Limits) -> None:
     """End this process when one mail costs too much: by SIGXCPU after CPU time, by SIGALRM after wall time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime + limits.cpu) + 1
@@ -304,7 +304,8 @@ def _start_clocks(limits: Limits) -> None:
     signal.setitimer(signal.ITIMER_REAL, limits.timeout)
 
 
-def _read(gateway: socket.socket, size: int) -> bytes:
+def read(gateway: socket.socket, size: int) -> bytes:
+    """The next *size* octets that the gateway sends."""
     data = bytearray()
     while len(data) < size:
         piece = gateway.recv(size - len(data))

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.pipeline import landlock, seccomp
+from gateway.stages import Content
 
 GATEWAY = 3
 """The one descriptor of a worker, behind three standard streams that lead nowhere: its socket to the gateway."""
@@ -48,6 +49,15 @@ class Kernel:
 def kernel() -> Kernel:
     """What this kernel lets us use; asking changes nothing."""
     return Kernel(seccomp.available(), landlock.version())
+
+
+def lack(limits: Content.Settings) -> str:
+    """What this kernel lacks of the confinement that *limits* ask for, and the cure; empty where it lacks nothing."""
+    missing = kernel().missing if limits.confinement == "full" else ()
+    if not missing:
+        return ""
+    what = " and no ".join(missing)
+    return f'this kernel has no {what}, so no mail is parsed; confinement = "best" in content.toml does without'
 
 
 def enclose_parent(*, full: bool) -> None:

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from gateway import events
 from gateway.model import Content, Mail, Temporary
 from gateway.pipeline import confinement, seccomp
-from gateway.pipeline.confined import ANSWER, FRAME, MAIL, MAX_REPLY, OUT_OF_MEMORY, SCANNED, Limits, Scanned
+from gateway.pipeline.confined import ANSWER, FRAME, MAIL, MAX_REPLY, OUT_OF_MEMORY, SCANNED, Scanned
 from gateway.pipeline.inspect import declared
 from gateway.pipeline.policy import Policies
 
@@ -106,7 +106,7 @@ class Nursery:
         try:
             await asyncio.get_running_loop().sock_sendall(self._control, b"?%d\n" % worker.pid)
             async with asyncio.timeout(START_TIME):
-                return int(FRAME.unpack(await _exactly(self._control, FRAME.size))[0])
+                return int(FRAME.unpack(await exactly(self._control, FRAME.size))[0])
         except (OSError, EOFError, TimeoutError):
             return 0
 
@@ -146,15 +146,6 @@ def _confined(control: socket.socket, specification: BinaryIO, program: str) -> 
     )
 
 
-def unconfined(limits: Limits) -> str:
-    """What the kernel lacks of the confinement that *limits* ask for, and the cure; empty where it lacks nothing."""
-    missing = confinement.kernel().missing if limits.confinement == "full" else ()
-    if not missing:
-        return ""
-    what = " and ".join(missing)
-    return f'this kernel has no {what}, so nothing is parsed; confinement = "best" in content.toml does without'
-
-
 def specification(policies: Policies) -> bytes:
     """What the parent of the workers is told on its standard input."""
     told = {
@@ -182,7 +173,7 @@ class Sandbox:
 
     async def start(self) -> Self:
         """Start what forks the workers. Raises `Temporary` where that fails, or the kernel lacks what it needs."""
-        if lack := unconfined(self._limits):
+        if lack := confinement.lack(self._limits):
             raise Temporary(lack)
         self._nursery = await Nursery.start(self._specification)
         return self
@@ -250,20 +241,15 @@ class Sandbox:
             return await self._nursery.fork()
 
     async def _ask(self, worker: Worker, mail: Mail, message: BinaryIO) -> Answer:
-        loop = asyncio.get_running_loop()
         worker.mails += 1
-        request = MAIL.dump_json(mail)
-        request = FRAME.pack(len(request)) + request
-        with FileIO(f"/proc/self/fd/{message.fileno()}") as readable:  # ours could be written to
-            sent = socket.send_fds(worker.socket, [request], [readable.fileno()])
-        await loop.sock_sendall(worker.socket, request[sent:])
+        await hand_over(worker, MAIL.dump_json(mail), message)
         return await self._answer(worker.socket)
 
     async def _answer(self, connection: socket.socket) -> Answer:
-        size, octets = ANSWER.unpack(await _exactly(connection, ANSWER.size))
+        size, octets = ANSWER.unpack(await exactly(connection, ANSWER.size))
         if size > MAX_REPLY or octets > self._limits.payload_size:
             raise EOFError("the reply is too large")
-        scanned = self._checked(SCANNED.validate_json(await _exactly(connection, size), strict=True), octets)
+        scanned = self._checked(SCANNED.validate_json(await exactly(connection, size), strict=True), octets)
         taken = await _received(connection, octets) if octets else None
         if not _silent(connection):
             raise EOFError("it says more than it was asked")
@@ -295,6 +281,14 @@ class Sandbox:
         nursery, self._nursery = self._nursery, None
         if nursery is not None:
             await nursery.close()
+
+
+async def hand_over(worker: Worker, request: bytes, message: BinaryIO) -> None:
+    """Send *request*, and *message* as a file that can only be read: ours could be written to."""
+    data = FRAME.pack(len(request)) + request
+    with FileIO(f"/proc/self/fd/{message.fileno()}") as readable:
+        sent = socket.send_fds(worker.socket, [data], [readable.fileno()])
+    await asyncio.get_running_loop().sock_sendall(worker.socket, data[sent:])
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:
@@ -347,8 +341,8 @@ def _set(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-async def _exactly(connection: socket.socket, size: int) -> bytes:
-    """The next *size* octets; `EOFError` where it ends before."""
+async def exactly(connection: socket.socket, size: int) -> bytes:
+    """The next *size* octets that *connection* brings; `EOFError` where it ends before."""
     loop = asyncio.get_running_loop()
     data = bytearray()
     while len(data) < size:

@@ -48,9 +48,9 @@ _PARENTAL: Numbers = {
 _OPENING: Numbers = {
     "open": (2, None), "openat": (257, 56), "openat2": (437, 437), "creat": (85, None), "access": (21, None),
     "faccessat": (269, 48), "faccessat2": (439, 439), "stat": (4, None), "lstat": (6, None), "statx": (332, 291),
-    "readlink": (89, None), "readlinkat": (267, 78), "getcwd": (79, 17), "getdents64": (217, 61),
-    "statfs": (137, 43), "chdir": (80, 49), "mkdir": (83, None), "mkdirat": (258, 34), "unlink": (87, None),
-    "unlinkat": (263, 35), "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276),
+    "newfstatat": (262, 79), "readlink": (89, None), "readlinkat": (267, 78), "getcwd": (79, 17),
+    "getdents64": (217, 61), "statfs": (137, 43), "chdir": (80, 49), "mkdir": (83, None), "mkdirat": (258, 34),
+    "unlink": (87, None), "unlinkat": (263, 35), "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276),
     "truncate": (76, 45), "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36),
     "chmod": (90, None), "fchmodat": (268, 53), "chown": (92, None), "fchownat": (260, 54),
 }
@@ -80,7 +80,6 @@ _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _REFUSE, _UNKNOWN = _ERRNO | errno.EACCES, _ERRNO | errno.ENOSYS
 _WORD = 0xFFFFFFFF
 _PROT_EXEC = 4
-_AT_EMPTY_PATH = 0x1000
 _CLONE_THREAD = 0x10000
 _F_DUPFD_CLOEXEC = 1030
 
@@ -117,7 +116,6 @@ _OWN = (_Must(_low(0), _WORD, (0,)),)
 _ALWAYS_GUARDED = (
     _Guarded((9, 222), (_NO_CODE, _PRIVATE)),  # mmap
     _Guarded((10, 226), (_NO_CODE,)),  # mprotect
-    _Guarded((262, 79), (_Must(_low(3), _WORD, (_AT_EMPTY_PATH,)),)),  # newfstatat, with which glibc does fstat
     _Guarded((435, 435), (), then=_UNKNOWN),  # clone3: its flags cannot be seen; libraries fall back on clone
 )
 _WORK_GUARDED = (
