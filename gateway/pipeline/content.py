@@ -2,30 +2,34 @@
 
 A scanner of our own walks the bytes and keeps to its limits; what exceeds one makes the mail `unscannable`, and what
 contradicts the grammar becomes a defect. Nothing here trusts a name, a length or a type that the message declares.
+What is odd is read again as others would read it (`views.py`).
 """
 
 from __future__ import annotations
 
 import binascii
-import contextlib
 import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from mmap import mmap
 from typing import BinaryIO
 
 from gateway.events import clean
 from gateway.model import Content, Part
-from gateway.pipeline import author, libarchive, mapped
-from gateway.pipeline.archives import Archives, claimed
+from gateway.pipeline import author, libarchive, views
 from gateway.pipeline.decoded import PORTION, Base64
+from gateway.pipeline.embedded import loose_base64
+from gateway.pipeline.gathered import TNEF, Gathered
 from gateway.pipeline.mime import (
     Field,
     Header,
     boundary_of,
+    codec_of,
     decode_text,
     decode_words,
+    exceeds,
     file_name,
     filenames,
     is_ambiguous,
@@ -33,6 +37,7 @@ from gateway.pipeline.mime import (
     parameters,
     raw_text,
 )
+from gateway.pipeline.plain import plain_around, plain_base64, plain_boundary, plain_header, plain_quoted
 from gateway.pipeline.sniff import PREFIX, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
@@ -41,18 +46,14 @@ Buffer = bytes | mmap
 Limits = ContentPolicy.Settings
 
 _MESSAGES = {"message/rfc822", "message/global", "message/news"}
-_UUENCODED = re.compile(rb"(?:^|\r\n)begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,200})\r\n")
-_ENCODINGS = {"", "7bit", "8bit", "binary", "base64", "quoted-printable"}
-MAX_DEFECTS = 20
+_ENCODED = {"base64", "quoted-printable"}
+_ENCODINGS = {"", "7bit", "8bit", "binary", *_ENCODED}
+_UU = {"x-uuencode", "uuencode", "x-uue", "uue"}
+_MEANT = re.compile("base64|quoted|uu|yenc|binhex", re.IGNORECASE)
 MAX_LINE = 1000
 MAX_LOOKALIKES = 100_000
 LARGE = 1 << 20
 """Octets from which on an archive is decoded piece by piece: that takes longer than at once."""
-
-
-def prepare() -> None:
-    """Load what could not be loaded later, when the process is confined."""
-    libarchive.prepare()
 
 
 def parse(data: Buffer, limits: Limits, tray: Tray | None = None) -> Content:
@@ -60,67 +61,69 @@ def parse(data: Buffer, limits: Limits, tray: Tray | None = None) -> Content:
 
     Never raises for what the message says; see `unscannable`.
     """
-    scan = _Scan(data, limits, tray or Tray())
+    found = Gathered(limits, tray or Tray())
+    walk = _Walk(data, found)
     try:
-        header = scan.header(0, len(data))
+        header = walk.header(0, len(data))
     except Unscannable as error:
         return Content(unscannable=str(error), size=len(data))
-    try:
-        scan.entity(header, 0, len(data), "", 0)
-        scan.archives.unlock([decode_words(header.first("subject")), *(part.text for part in scan.parts if part.text)])
-    except Unscannable as error:
-        scan.unscannable = str(error)
-    except RecursionError:
-        scan.unscannable = "parts are nested too deeply"
     return Content(
+        unscannable=_gather(walk, header),
         headers=tuple((field.name, clean(field.value, 16384)) for field in header.fields),
         subject=clean(decode_words(header.first("subject")), 998),
-        parts=tuple(scan.parts),
-        defects=tuple(dict.fromkeys(scan.defects)),
-        ambiguities=tuple(dict.fromkeys(scan.ambiguities)),
-        unscannable=scan.unscannable,
+        parts=tuple(found.parts),
+        defects=tuple(found.defects),
+        ambiguities=tuple(found.ambiguities),
         size=len(data),
         author=author.read(bytes(data[: header.body]), header),
     )
 
 
+def _gather(walk: _Walk, header: Header) -> str:
+    """Walk the whole message; return why that cannot be done, or ""."""
+    found = walk.found
+    try:
+        walk.entity(header, 0, len(walk.data), "", 0)
+        if found.odd:
+            views.compare(walk.data, walk.leaves, found)
+        found.archives.unlock(
+            [decode_words(header.first("subject")), *(part.text for part in found.parts if part.text)]
+        )
+    except Unscannable as error:
+        return str(error)
+    except RecursionError:
+        return "parts are nested too deeply"
+    return ""
+
+
+def prepare() -> None:
+    """Load what could not be loaded later, when the process is confined."""
+    libarchive.prepare()
+    views.prepare()
+
+
 def opened(data: Buffer, span: tuple[int, int], limits: Limits) -> BinaryIO:
     """What the part of *data* at *span* holds, decoded, as a file; `Unscannable` where that cannot be said."""
-    scan = _Scan(data, limits, Tray())
-    header = scan.header(*span)
-    return scan.file(scan.encoding(header), header.body, span[1])
+    walk = _Walk(data, Gathered(limits, Tray()))
+    header = walk.header(*span)
+    return walk.file(walk.encoding(header), header.body, span[1])
 
 
 @dataclass
-class _Scan:
-    """One walk through one message: what it found so far, and what is left of its limits."""
+class _Walk:
+    """One walk through one message. *encoded*: these are not the octets of the mail, but decoded ones."""
 
     data: Buffer
-    limits: Limits
-    tray: Tray
-    parts: list[Part] = field(default_factory=list)
-    defects: list[str] = field(default_factory=list)
-    ambiguities: list[str] = field(default_factory=list)
-    unscannable: str = ""
+    found: Gathered
+    encoded: bool = False
+    leaves: list[views.Leaf] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.archives = Archives(self.limits, self.tray, self.parts, self.ambiguous)
-
-    def defect(self, words: str) -> None:
-        if len(self.defects) < MAX_DEFECTS:
-            self.defects.append(words)
-
-    def doubt(self, words: str) -> None:
-        """Readers may see what we do not: the mail is unscannable, but what we do see is still looked at."""
-        self.unscannable = self.unscannable or words
-
-    def ambiguous(self, words: str) -> None:
-        """Mail programs may read it in two ways, and what each sees is not for certain among the parts."""
-        if len(self.ambiguities) < MAX_DEFECTS:
-            self.ambiguities.append(words)
+    @property
+    def limits(self) -> Limits:
+        return self.found.limits
 
     def header(self, start: int, end: int) -> Header:
-        """The header block of the entity at *start*; `Unscannable` where it is too large or has too many fields."""
+        """The header block of the entity at *start*; `Unscannable` where it exceeds a limit."""
         if self.data[start : start + 2] == b"\r\n":
             return Header((), start + 2)
         stop = self.data.find(b"\r\n\r\n", start, min(end, start + self.limits.header_size + 4))
@@ -130,8 +133,12 @@ class _Scan:
             stop = body = end
         else:
             body = stop + 4
-        fields = list(self._fields(bytes(self.data[start:stop])))
-        return Header(tuple(fields), body)
+        block = bytes(self.data[start:stop])
+        header = Header(tuple(self._fields(block)), body)
+        if exceeds(header, self.limits.parameters):
+            raise Unscannable(f"a field has more than {self.limits.parameters} parameters")
+        self.found.odd = self.found.odd or not plain_header(header, block)
+        return header
 
     def _fields(self, block: bytes) -> Iterator[Field]:
         lines = re.split(rb"\r\n(?![ \t])", block)
@@ -142,10 +149,12 @@ class _Scan:
             if not line.strip():
                 continue
             if not colon or not re.fullmatch(rb"[!-9;-~]+[ \t]*", name):
-                self.defect("a header line is no field")
+                self.found.defect("a header line is no field")
                 continue
             if name[-1:] in b" \t":
-                self.defect("white space stands before the colon of a field")
+                self.found.defect("white space stands before the colon of a field")
+            if value.count(b"=?") > self.limits.encoded_words:
+                raise Unscannable(f"a field has more than {self.limits.encoded_words} encoded words")
             yield Field(name.rstrip().decode("ascii"), raw_text(value.replace(b"\r\n", b"").strip()))
 
     def entity(self, header: Header, start: int, end: int, path: str, depth: int) -> None:
@@ -154,41 +163,52 @@ class _Scan:
             raise Unscannable(f"parts are nested more than {self.limits.depth} deep")
         kind = self._media_type(header)
         if is_ambiguous(header):
-            self.doubt("the type of a part, or its boundary, can be read in two ways")
+            self.found.ambiguous("the type of a part, or its boundary, can be read in two ways")
         if kind == "message/partial":
-            self.doubt("it is a fragment of a message (RFC 2046 5.2.2), the rest of which comes in others")
+            self.found.ambiguous("it is a fragment of a message (RFC 2046 5.2.2), the rest of which comes in others")
         if kind.startswith("multipart/") and (boundary := boundary_of(header)):
             self._multipart(header, boundary, end, path, depth)
-        elif kind in _MESSAGES and self.encoding(header) not in {"base64", "quoted-printable"}:
-            self._add(Part(path or "1", kind, size=end - header.body, span=(start, end)), header)
-            inner = self.header(header.body, end)
-            leaf = not media_type(inner.first("content-type")).startswith("multipart/")
-            self.entity(inner, header.body, end, (path or "1") + (".1" if leaf else ""), depth + 1)
+        elif kind in _MESSAGES and self.encoding(header) not in _ENCODED:
+            self._add(Part(path or "1", kind, size=end - header.body), header, start, end)
+            self.message(header.body, end, path or "1", depth)
         else:
             if kind.startswith("multipart/"):
                 self._unreadable_multipart("a multipart has no usable boundary", header.body, end)
-            self._leaf(header, kind, start, end, path or "1")
+            self._leaf(header, kind, start, end, path or "1", depth)
+
+    def message(self, start: int, end: int, path: str, depth: int) -> None:
+        """Walk the message that stands there."""
+        inner = self.header(start, end)
+        leaf = not media_type(inner.first("content-type")).startswith("multipart/")
+        self.entity(inner, start, end, path + (".1" if leaf else ""), depth + 1)
 
     def _media_type(self, header: Header) -> str:
         if len(header.all("content-type")) > 1:
-            self.defect("a part has several Content-Type fields")
+            self.found.defect("a part has several Content-Type fields")
         kind = media_type(header.first("content-type"))
         if not kind and header.first("content-type"):
-            self.defect("a Content-Type cannot be read")
+            self.found.defect("a Content-Type cannot be read")
             if re.search("multipart|message|boundary", header.first("content-type"), re.IGNORECASE):
-                self.doubt("a Content-Type that speaks of several parts cannot be read")
+                self.found.ambiguous("a Content-Type that speaks of several parts cannot be read")
         return kind or "text/plain"
 
     def encoding(self, header: Header) -> str:
-        declared = header.all("content-transfer-encoding")
+        """The encoding of a body in lower case, "" for none; what is not known is read as none."""
+        declared = [value.strip().lower() for value in header.all("content-transfer-encoding")]
+        encoding = declared[0] if declared else ""
         if len(declared) > 1:
-            self.defect("a part has several Content-Transfer-Encoding fields")
-        encoding = declared[0].strip().lower() if declared else ""
+            self.found.defect("a part has several Content-Transfer-Encoding fields")
         if encoding not in _ENCODINGS:
-            self.defect("a Content-Transfer-Encoding is not known")
+            self.found.defect("a Content-Transfer-Encoding is not known")
+        doubtful = encoding not in _ENCODINGS and encoding not in _UU and _MEANT.search(encoding)
+        if doubtful or (len({*declared, encoding}) > 1 and any(map(_MEANT.search, declared))):
+            self.found.ambiguous("the encoding of a part can be read in two ways")
         return encoding
 
     def _multipart(self, header: Header, boundary: bytes, end: int, path: str, depth: int) -> None:
+        encoded = _MEANT.search(header.first("content-transfer-encoding"))
+        digest = media_type(header.first("content-type")) == "multipart/digest"  # its parts are messages by default
+        self.found.odd = self.found.odd or bool(encoded) or digest or not plain_boundary(boundary)
         spans = self._between(boundary, header.body, end)
         if not spans:
             self._unreadable_multipart("a multipart has no parts", header.body, end)
@@ -198,9 +218,9 @@ class _Scan:
 
     def _unreadable_multipart(self, words: str, start: int, end: int) -> None:
         """We see no parts; in a body with text, other readers may."""
-        self.defect(words)
+        self.found.defect(words)
         if self.data[start:end].strip():
-            self.doubt(words)
+            self.found.ambiguous(words)
 
     def _between(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
         """Start and end of each body part between the delimiter lines of *boundary* (RFC 2046 5.1.1).
@@ -208,17 +228,26 @@ class _Scan:
         What opens behind the closing one is a part as well: some readers go on there.
         """
         spans: list[tuple[int, int]] = []
-        opened = -1
+        opened, around = -1, start
         for number, (line, after, closing) in enumerate(self._delimiters(b"--" + boundary, start, end)):
             if opened >= 0:
                 spans.append((opened, max(line, opened)))
+            else:
+                self._around(around, line, first=not number)
             if max(len(spans), number // 2) > self.limits.parts:
                 raise Unscannable(f"there are more than {self.limits.parts} parts")
-            opened = -1 if closing else after
+            opened, around = -1 if closing else after, after
         if opened >= 0:
-            self.defect("a multipart is not closed")
+            self.found.defect("a multipart is not closed")
             spans.append((opened, end))
+        elif spans:
+            self._around(around, end, first=True)
         return spans
+
+    def _around(self, start: int, end: int, *, first: bool) -> None:
+        """What stands before the first part, or behind the last; parts that open behind that are odd."""
+        plain = first and end - start < MAX_LINE * 4 and plain_around(bytes(self.data[start : max(start, end)]))
+        self.found.odd = self.found.odd or not plain
 
     def _delimiters(self, mark: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
         """Each line that is *mark*, perhaps with a closing "--" and white space behind: where it begins (with the CRLF
@@ -228,7 +257,9 @@ class _Scan:
         while 0 <= at < end:
             text = at + len(mark) + (2 if self.data[at : at + 2] == b"\r\n" else 0)
             stop = self.data.find(b"\r\n", text, min(end, text + MAX_LINE))
-            tail = bytes(self.data[text : stop if stop >= 0 else min(end, text + MAX_LINE)]).rstrip(b" \t")
+            whole = bytes(self.data[text : stop if stop >= 0 else min(end, text + MAX_LINE)])
+            tail = whole.rstrip(b" \t")
+            self.found.odd = self.found.odd or whole not in {b"", b"--"}
             lookalikes += tail not in {b"", b"--"}
             if lookalikes > MAX_LOOKALIKES:
                 raise Unscannable("there are too many lines that look like a boundary")
@@ -236,69 +267,75 @@ class _Scan:
                 yield at, min(stop + 2, end) if stop >= 0 else end, tail == b"--"
             at = self.data.find(b"\r\n" + mark, max(stop, text), end)
 
-    def _add(self, part: Part, header: Header) -> None:
+    def _add(self, part: Part, header: Header, start: int, end: int) -> None:
         """Add *part* once for each name that it is given: readers differ on which one they use."""
         names = filenames(header) or [""]
         if len(names) > 1:
-            self.defect("a part is given different names")
+            self.found.defect("a part is given different names")
         for name in names:
-            self.keep(replace(part, filename=file_name(name)))
+            self.found.keep(replace(part, filename=file_name(name), span=None if self.encoded else (start, end)))
 
-    def keep(self, part: Part) -> None:
-        if len(self.parts) >= self.limits.parts + self.limits.archive_members:
-            raise Unscannable(f"there are more than {self.limits.parts} parts")
-        self.parts.append(part)
-
-    def _leaf(self, header: Header, kind: str, start: int, end: int, path: str) -> None:
-        encoding = self.encoding(header)
-        size = end - header.body
-        first = self._decoded(encoding, header.body, min(end, header.body + 2 * PREFIX))[:PREFIX]
-        sniffed = sniff(first)
-        text = ""
-        if kind.startswith("text/"):
-            stop = min(end, header.body + 4 * self.limits.text_size)
-            raw = self._decoded(encoding, header.body, stop)[: self.limits.text_size]
-            text = decode_text(raw, parameters(header.first("content-type")).get("charset", ""))
-        self._add(Part(path, kind, "", sniffed, size, text=text, span=(start, end)), header)
-        self.tray.put(path, lambda most: self._decoded(encoding, header.body, min(end, header.body + 4 * most))[:most])
-        if encoding == "base64" and not kind.startswith("text/"):
-            self._whole_base64(header.body, end)
-        if claimed(sniffed, kind, filenames(header)):
-            self.archives.look(self.file(encoding, header.body, end), self.parts[-1])
+    def _leaf(self, header: Header, kind: str, start: int, end: int, path: str, depth: int) -> None:
+        encoding, body = self.encoding(header), header.body
+        sniffed = sniff(self._decoded(encoding, body, min(end, body + 2 * PREFIX))[:PREFIX])
+        text = self._text(header, encoding, end) if kind.startswith("text/") else ""
+        self._add(Part(path, kind, "", sniffed, end - body, text=text), header, start, end)
+        self.found.tray.put(path, partial(self._start, encoding, body, end), unseen=self.encoded)
+        plain = self._is_plain(encoding, body, end)
+        self.found.odd = self.found.odd or not plain
+        is_file = kind not in _MESSAGES and views.is_file("".join(filenames(header)), kind, sniffed)
+        self.leaves.append(views.Leaf(body, end, encoding, plain, is_file))
+        if sniffed == TNEF or "ms-tnef" in kind:
+            self.found.tnef(self._decoded(encoding, body, end), path)
         elif kind in _MESSAGES:
-            self._inner_message(self._decoded(encoding, header.body, end), path)
-        elif kind.startswith("text/") and encoding not in {"base64", "quoted-printable"}:
-            self._uuencoded(header.body, end, path)
+            self._encoded_message(self._decoded(encoding, body, end), path, depth)
+        else:
+            self.found.archive(partial(self.file, encoding, body, end), self.found.parts[-1], filenames(header))
+        if kind.startswith("text/"):
+            self._files_in_text(header, encoding, end, path)
+        elif encoding == "base64" and not plain:
+            self._whole_base64(body, end)
+        elif encoding not in _ENCODED and not sniffed:
+            self.found.text(bytes(self.data[body:end]), path)
+
+    def _text(self, header: Header, encoding: str, end: int) -> str:
+        stop = min(end, header.body + 4 * self.limits.text_size)
+        raw = self._decoded(encoding, header.body, stop)[: self.limits.text_size]
+        charset = _charset(header)
+        if charset and not codec_of(charset):
+            self.found.defect("a charset is not known")
+        return decode_text(raw, charset)
+
+    def _is_plain(self, encoding: str, start: int, end: int) -> bool:
+        if encoding == "base64":
+            return plain_base64(self.data, start, end)
+        return encoding != "quoted-printable" or plain_quoted(bytes(self.data[start:end]))
 
     def _whole_base64(self, start: int, end: int) -> None:
         """Padding in the middle: some readers stop there, some go on."""
         padding = self.data.find(b"=", start, end)
         if padding >= 0 and bytes(self.data[padding:end]).strip(b"= \t\r\n-"):
-            self.doubt("base64 goes on behind its end")
+            self.found.ambiguous("base64 goes on behind its end")
 
-    def _uuencoded(self, start: int, end: int, path: str) -> None:
+    def _files_in_text(self, header: Header, encoding: str, end: int, path: str) -> None:
         """Files that stand in the text itself, as mail programs before MIME sent them, and some still show them."""
-        for match in self._each(_UUENCODED, start, end):
-            line = bytes(self.data[match.end() : match.end() + 100]).partition(b"\r\n")[0]
-            with contextlib.suppress(binascii.Error):
-                self.keep(Part(path, "", file_name(raw_text(match[1].strip())), sniff(binascii.a2b_uu(line))))
-
-    def _each(self, pattern: re.Pattern[bytes], start: int, end: int) -> Iterator[re.Match[bytes]]:
-        """The matches of *pattern*, none longer than `MAX_LINE`; searched in portions that memory can hold."""
-        while start < end:
-            stop = min(end, start + mapped.WINDOW)
-            for match in pattern.finditer(self.data, start, min(end, stop + MAX_LINE)):
-                if match.start() < stop:
-                    yield match
-            if isinstance(self.data, mapped.Passing):
-                self.data.let_go(start, stop)
-            start = stop
+        text = self._decoded(encoding, header.body, end)
+        if codec_of(_charset(header)).startswith(("utf_16", "utf_32")):
+            text = decode_text(text, _charset(header)).encode("utf-8")
+        self.found.text(text, path)
 
     def _decoded(self, encoding: str, start: int, end: int) -> bytes:
         raw = bytes(self.data[start:end])
         if encoding == "base64":
-            return _base64(raw)
+            return loose_base64(raw)
         return binascii.a2b_qp(raw) if encoding == "quoted-printable" else raw
+
+    def _start(self, encoding: str, start: int, end: int, most: int) -> bytes:
+        """The first *most* octets of what stands there, decoded: nearly always in four times as many."""
+        first = self._decoded(encoding, start, min(end, start + 4 * most))
+        if len(first) < most and start + 4 * most < end:
+            first = self._decoded(encoding, start, end)
+        return first[:most]
 
     def file(self, encoding: str, start: int, end: int) -> BinaryIO:
         """What stands there, decoded, as a file; where it is large, it is decoded as it is read."""
@@ -309,25 +346,13 @@ class _Scan:
         except ValueError as error:
             raise Unscannable(f"an attachment says that it is base64, but {error}") from None
 
-    def _inner_message(self, data: bytes, path: str) -> None:
+    def _encoded_message(self, octets: bytes, path: str, depth: int) -> None:
         """A message that is itself encoded, against RFC 2046 5.2.1: read it all the same, as mail programs do."""
-        self.defect("an attached message is encoded")
-        inner = parse(data, self.limits)
-        if "an attached message is encoded" in inner.defects:
-            self.doubt("an encoded message holds another")  # which clamd does not follow
-        for defect in inner.defects:
-            self.defect(defect)
-        for part in inner.parts:
-            self.keep(replace(part, path=f"{path}.{part.path}", span=None))
-        if inner.unscannable:
-            self.doubt(inner.unscannable)
+        self.found.defect("an attached message is encoded")
+        inner = _Walk(re.sub(rb"\r?\n", b"\r\n", octets), self.found, encoded=True)
+        inner.message(0, len(inner.data), path, depth)
+        views.compare(inner.data, inner.leaves, self.found)
 
 
-def _base64(raw: bytes) -> bytes:
-    """Decode as mail programs do: characters outside the alphabet are passed over, a torn end is dropped."""
-    try:
-        return binascii.a2b_base64(raw)
-    except binascii.Error:
-        kept = re.sub(rb"[^A-Za-z0-9+/]", b"", raw)
-        whole = len(kept) - (len(kept) % 4 == 1)
-        return binascii.a2b_base64(kept[:whole] + b"=" * (-whole % 4))
+def _charset(header: Header) -> str:
+    return parameters(header.first("content-type")).get("charset", "")

@@ -158,9 +158,14 @@ def _bare(charset: str) -> str:
     return re.sub("[^a-z0-9]", "", charset[:60].lower())
 
 
-_BY_NAME = {_bare(codec): codec for codec in _ALLOWED}
-_BY_NAME |= {_bare(alias): codec for alias, codec in encodings.aliases.aliases.items() if codec in _ALLOWED}
-_BY_NAME |= {"iso88598i": "iso8859_8", "iso88598e": "iso8859_8", "xsjis": "shift_jis", "xgbk": "gbk"}
+_BY_NAME = {
+    **{_bare(codec): codec for codec in _ALLOWED},
+    **{_bare(alias): codec for alias, codec in encodings.aliases.aliases.items() if codec in _ALLOWED},
+    "iso88598i": "iso8859_8",
+    "iso88598e": "iso8859_8",
+    "xsjis": "shift_jis",
+    "xgbk": "gbk",
+}
 
 
 def prepare() -> None:

@@ -119,7 +119,7 @@ def test_an_encrypted_member_is_known_as_such():
     ("mail", "words"),
     [
         (attached(zipped({str(i): b"" for i in range(2100)})), "more than 2000 files"),
-        (attached(zipped({"a.zip": b"PK\3\4" + b"\0" * (65 << 20)})), "more than 200 times its size"),
+        (attached(zipped({"a.zip": b"PK\3\4" + b"\0" * (65 << 20)})), "more than 200 times their size"),
         (reduce(lambda mail, n: multipart(mail, boundary=b"b%d" % n), range(25), b"\r\nx"), "more than 20 deep"),
         (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 600, "more than 500 parts"),
         (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--bx\r\n" * 100_100, "look like a boundary"),
@@ -146,17 +146,17 @@ def bounded(fields: bytes, boundary: bytes = b"B") -> bytes:
         (bounded(b"Content-Type: multipart/mixed; boundary*=us-ascii''C; boundary=B"), "read in two ways"),
         (bounded(b'Content-Type: multipart/mixed; boundary="B', b'"B'), "read in two ways"),
         (bounded(b"Content-Type: multipart/mixed; boundary=B (x)", b"B (x)"), "read in two ways"),
-        (bounded(b"Content-Type: multipart/mixed;" + b"\r\n x=y;" * 4000 + b" boundary=B"), "read in two ways"),
         (bounded(b"Content-Type: multipart/mixed; boundary=C"), "no parts"),
         (bounded(b"Content-Type: (x) multipart/mixed; boundary=B"), "cannot be read"),
         (bounded(b"Content-Type: multipart/mixed boundary=B"), "no usable boundary"),
         (b"Content-Type: message/partial; id=x; number=1; total=2\r\n\r\nx", "a fragment"),
-        (attached(attached(b"x", b"Content-Type: message/rfc822"), b"Content-Type: message/rfc822"), "holds another"),
         (b"Content-Type: a/b\r\nContent-Transfer-Encoding: base64\r\n\r\nQQ==\r\nTVo=\r\n", "behind its end"),
     ],
 )
-def test_what_other_readers_may_see_otherwise_is_unscannable(mail, words):
-    assert words in parse(mail, LIMITS).unscannable
+def test_what_other_readers_may_see_otherwise_is_ambiguous(mail, words):
+    content = parse(mail, LIMITS)
+    assert words in "\n".join(content.ambiguities)
+    assert not content.unscannable
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_messages_by_other_names_are_walked_too(kind):
         b'attachment filename="x.exe"',
         b"attachment; (c) filename=x.exe",
         b"filename=x.exe",
-        b"attachment;" + b" a=b;" * 60 + b" filename=x.exe",
+        b"attachment;" + b" a=b;" * 48 + b" filename=x.exe",
     ],
 )
 def test_a_name_is_found_wherever_some_reader_would_find_it(value):

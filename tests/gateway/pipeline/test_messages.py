@@ -1,13 +1,15 @@
 """What the parser and the shipped pure filters see in each mail of tests/messages. What has to be seen stands beside it.
 
     NAME.eml    the mail, octet by octet
-    NAME.toml   about, subject, parts; where there are any: defects, unscannable, findings (filter -> codes)
+    NAME.toml   about, subject, parts; where there are any: defects, ambiguous, unscannable, findings (filter -> codes)
 
-Of texts (defects, unscannable, the text of a part) a piece is enough; what is not named has to be absent.
+Of texts (defects, ambiguous, unscannable, the text of a part) a piece is enough; what is not named has to be absent.
 """
 
+import importlib
 import ipaddress
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ import pytest
 from gateway.model import Content, Mail, Part, Session
 from gateway.pipeline.content import parse
 from gateway.pipeline.inspect import think
-from gateway.pipeline.policy import Policies, load, waves
+from gateway.pipeline.policy import Policies, Policy, build_settings, load, made_pure, waves
+from gateway.pipeline.tray import Tray
 from tests.peers.clamd import EICAR
 
 MESSAGES = Path(__file__).parents[2] / "messages"
 NAMES = sorted(path.stem for path in MESSAGES.glob("*.eml"))
-KEYS = {"about", "subject", "parts", "defects", "unscannable", "findings"}
-PART_KEYS = {"path", "media_type", "filename", "sniffed", "encrypted", "text"}
+KEYS = {"about", "subject", "parts", "defects", "ambiguous", "unscannable", "findings"}
+PART_KEYS = {"path", "media_type", "filename", "sniffed", "encrypted", "text", "view"}
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +35,20 @@ def shipped() -> Policies:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mail_is_seen_as_it_has_to_be(name: str, shipped: Policies) -> None:
-    content = parse((MESSAGES / f"{name}.eml").read_bytes(), shipped.stages.content.settings)
+    tray = Tray()
+    content = parse((MESSAGES / f"{name}.eml").read_bytes(), shipped.stages.content.settings, tray)
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=content)
-    codes = {
-        filter_: sorted(f.code for f in findings) for filter_, findings in think(mail, waves(shipped.pure)).items()
-    }
+    found = think(mail, waves(looking_into(tray, policy) for policy in shipped.pure))
+    codes = {filter_: sorted(f.code for f in findings) for filter_, findings in found.items()}
     expected = tomllib.loads((MESSAGES / f"{name}.toml").read_text("utf-8"))
     wrong = differences(expected, content, codes)
     assert not wrong, "\n".join([f"{name}.eml: {expected['about']}", *wrong])
+
+
+def looking_into(tray: Tray, policy: Policy) -> Policy:
+    """*policy* with its filter made as the confined child makes it."""
+    module: Any = importlib.import_module(f"filters.{policy.name}")
+    return replace(policy, filter=made_pure(module, build_settings(module.Settings, policy.settings), tray))
 
 
 def differences(expected: dict[str, Any], content: Content, codes: dict[str, list[str]]) -> list[str]:
@@ -49,6 +58,7 @@ def differences(expected: dict[str, Any], content: Content, codes: dict[str, lis
         ("subject", expected["subject"], content.subject),
         ("findings", findings, codes),
         ("number of parts", len(expected["parts"]), len(content.parts)),
+        ("number of ambiguities", len(expected.get("ambiguous", [])), len(content.ambiguities)),
         ("number of defects", len(expected.get("defects", [])), len(content.defects)),
     ]
     wrong = [f"  {what}: expected {wanted!r}, seen {seen!r}" for what, wanted, seen in pairs if wanted != seen]
@@ -56,13 +66,14 @@ def differences(expected: dict[str, Any], content: Content, codes: dict[str, lis
         line for wanted, part in zip(expected["parts"], content.parts, strict=False) for line in odd(wanted, part)
     ]
     texts = [(defect, "\n".join(content.defects)) for defect in expected.get("defects", [])]
+    texts += [(words, "\n".join(content.ambiguities)) for words in expected.get("ambiguous", [])]
     texts += [(expected.get("unscannable", ""), content.unscannable)]
     return wrong + [f"  expected {piece!r}, seen {text!r}" for piece, text in texts if not within(piece, text)]
 
 
 def odd(wanted: dict[str, Any], part: Part) -> list[str]:
     """What of *part* is not as *wanted*. Its text may be longer."""
-    bare = {"media_type": "", "filename": "", "sniffed": "", "encrypted": False}
+    bare = {"media_type": "", "filename": "", "sniffed": "", "encrypted": False, "view": ""}
     seen = {key: getattr(part, key) for key in ("path", *bare)}
     named = {key: value for key, value in wanted.items() if key != "text"}
     wrong = [] if {**bare, **named} == seen else [f"  part: expected {wanted}, seen {seen}"]

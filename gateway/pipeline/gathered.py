@@ -1,0 +1,108 @@
+"""What walks through one message have gathered: its parts, what is wrong with it, and what is left of the limits.
+
+The rule: a file that stands in no MIME part of its own is a part like any other, and laid out as one that no scanner
+sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from gateway.model import Part
+from gateway.pipeline import embedded, tnef
+from gateway.pipeline.archives import Archives, claimed
+from gateway.pipeline.mime import file_name
+from gateway.pipeline.sniff import PREFIX, sniff
+from gateway.pipeline.tray import Tray, Unscannable
+from gateway.stages import Content as ContentPolicy
+
+Limits = ContentPolicy.Settings
+MAX_DEFECTS = 20
+TNEF = "application/vnd.ms-tnef"
+
+
+@dataclass
+class Gathered:
+    """One for each message, whatever is encoded in it. `odd`: other programs may read it otherwise than we do."""
+
+    limits: Limits
+    tray: Tray
+    parts: list[Part] = field(default_factory=list)
+    defects: list[str] = field(default_factory=list)
+    ambiguities: list[str] = field(default_factory=list)
+    odd: bool = False
+    known: set[bytes] = field(default_factory=set)
+    """What was seen so far of an odd mail, by `digest_of`."""
+    taken: int = 0
+    """Octets that were taken out of texts, winmail.dat and other readings so far."""
+
+    def __post_init__(self) -> None:
+        self.archives = Archives(self.limits, self.tray, self.parts, self.ambiguous)
+        self._paths: dict[str, int] = {}
+
+    def defect(self, words: str) -> None:
+        """Something is malformed, so that others may read it otherwise."""
+        self.odd = True
+        if words not in self.defects and len(self.defects) < MAX_DEFECTS:
+            self.defects.append(words)
+
+    def ambiguous(self, words: str) -> None:
+        """Readers may see what we do not; what we do see is looked at all the same."""
+        self.odd = True
+        if words not in self.ambiguities and len(self.ambiguities) < MAX_DEFECTS:
+            self.ambiguities.append(words)
+
+    def keep(self, part: Part) -> None:
+        """One more part."""
+        if len(self.parts) >= self.limits.parts + self.limits.archive_members:
+            raise Unscannable(f"there are more than {self.limits.parts} parts")
+        self.parts.append(part)
+
+    def file(self, name: str, octets: bytes, path: str, view: str = "") -> None:
+        """A file that we took out of something, and what it holds in turn; *path* is that of what held it."""
+        if path.count("/") > self.limits.archive_depth:
+            raise Unscannable(f"files are nested more than {self.limits.archive_depth} deep")
+        self.known.add(digest_of(octets))
+        self.taken += len(octets)
+        if self.taken > self.limits.archive_size:
+            raise Unscannable(f"what is encoded in it holds more than {self.limits.archive_size} octets")
+        name = file_name(name)
+        part = Part(self._free(f"{path}/{name}"), "", name, sniff(octets[:PREFIX]), len(octets), view=view)
+        self.keep(part)
+        self.tray.put(part.path, lambda most: octets[:most], unseen=True)
+        if part.sniffed == TNEF:
+            self.tnef(octets, part.path)
+        else:
+            self.archive(lambda: io.BytesIO(octets), part, [name])
+
+    def archive(self, opened: Callable[[], BinaryIO], part: Part, names: Iterable[str]) -> None:
+        """Look into what *part* holds, if it is an archive; *opened* gives it as a file."""
+        if claimed(part.sniffed, part.media_type, names):
+            self.archives.look(opened(), part)
+
+    def text(self, text: bytes, path: str) -> None:
+        """The files that stand in *text* itself."""
+        for file in embedded.files(text, self.limits.archive_size):
+            self.file(file.name, file.octets, path)
+
+    def tnef(self, stream: bytes, path: str) -> None:
+        """The files in a winmail.dat."""
+        try:
+            for file in tnef.files(stream):
+                self.file(file.name, file.octets, path)
+        except tnef.Torn:
+            self.ambiguous("a winmail.dat breaks off, or is none from some place on")
+
+    def _free(self, path: str) -> str:
+        """*path*, or one like it that no other part has."""
+        number = self._paths[path] = self._paths.get(path, 0) + 1
+        return path if number == 1 else f"{path} ({number})"
+
+
+def digest_of(octets: bytes) -> bytes:
+    """Which octets these are, but for white space: readers differ on line ends, and that is no difference to people."""
+    return hashlib.sha256(octets.translate(None, b" \t\r\n")).digest()

@@ -1,0 +1,243 @@
+"""What do others see in an odd mail, that we do not? Two parsers of others, and whatever stands in it at all.
+
+The rule: what anybody sees is a part, and scanned by itself; where one program sees a file and another does not, that
+is said (`ambiguities`). What others get to read is bounded: of base64 that can be read in one way only, the beginning.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Callable, Iterator
+from email import message_from_bytes
+from mmap import mmap
+from typing import NamedTuple
+
+import fast_mail_parser
+
+from gateway.pipeline import embedded
+from gateway.pipeline.embedded import loose_base64, on_behind_padding
+from gateway.pipeline.gathered import Gathered, digest_of
+from gateway.pipeline.mime import decode_words, file_name
+from gateway.pipeline.sniff import PREFIX, sniff
+from gateway.pipeline.tray import Unscannable
+
+Buffer = bytes | mmap
+
+LONG = 64 << 10
+"""Octets of plain base64 that others get to read of each part."""
+MAX_READ = 8 << 20
+"""Octets of an odd mail that are read in every way; what is larger is not scanned."""
+MAX_SECTIONS = 2000
+MAX_HEADERS = 4
+"""Header blocks behind one another that a section may begin with: those of messages in messages."""
+
+_LINE_OF_DASHES = re.compile(rb"(?:\A|\r?\n)--[^\r\n]*")
+_EMPTY_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
+_ENTITY = re.compile(rb"^content-[a-z-]{1,40}[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n"
+_FIELD = re.compile(rb"[!-9;-~]{1,80}[ \t]*:")
+_NAME = re.compile(rb'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";\r\n]{1,300})', re.IGNORECASE)
+_KIND = re.compile(rb"content-type\s{0,20}:\s{0,20}([a-z]{1,40}/[a-z0-9.+_-]{1,80})", re.IGNORECASE)
+
+
+class Leaf(NamedTuple):
+    """Where a body stands that we have read, how it is encoded, and what is known of it.
+
+    `plain`: it can be read in one way only; `is_file`: people would open it rather than read it.
+    """
+
+    start: int
+    end: int
+    encoding: str
+    plain: bool
+    is_file: bool
+
+
+class Seen(NamedTuple):
+    """What somebody sees, decoded. `kind` and `name` are as he reads them, "" for none."""
+
+    octets: bytes
+    kind: str = ""
+    name: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether people would open it rather than read it."""
+        return bool(self.octets.strip()) and is_file(self.name, self.kind, sniff(self.octets[:PREFIX]))
+
+
+def is_file(name: str, kind: str, sniffed: str) -> bool:
+    """Whether people would open what is called, declared and begins so, rather than read it."""
+    return bool(name) or not kind.startswith("text/") or not f"{sniffed}text/".startswith("text/")
+
+
+def prepare() -> None:
+    """Have the parsers of others import what they import when they are first used."""
+    for encoding in ("base64", "quoted-printable", "x-uuencode"):
+        mail = f"Content-Type: a/b; name*=utf-8''a\nContent-Transfer-Encoding: {encoding}\n\nQQ==\n".encode()
+        for reader in READERS.values():
+            list(reader(mail))
+
+
+def compare(data: Buffer, leaves: list[Leaf], found: Gathered) -> None:
+    """Add to *found* what others see in the message *data*, and we do not in *leaves*, and say where they differ."""
+    message, leaves = _abridged(data, leaves)
+    if len(message) > MAX_READ:
+        raise Unscannable("an odd mail is too large to be read as others may read it")
+    found.known.update(_readings(message, leaves))
+    files = {digest_of(_decoded(message[leaf.start : leaf.end], leaf.encoding)) for leaf in leaves if leaf.is_file}
+    for name, reader in READERS.items():
+        _compare(name, _all_of(reader, message), files, found)
+    for seen in _anywhere(message, leaves):
+        _add(seen, "anywhere", found)
+
+
+def _compare(view: str, seen: list[Seen] | None, files: set[bytes], found: Gathered) -> None:
+    """What one reader sees beside what we see. One that cannot read the mail shows nothing to anybody."""
+    if seen is None:
+        return
+    if files - {digest_of(one.octets) for one in seen}:
+        found.ambiguous("one mail program does not see a file that another sees")
+    for one in seen:
+        if one.is_file and digest_of(one.octets) not in found.known:
+            found.ambiguous(f"one mail program sees a file that another does not ({view})")
+        elif one.is_file and _suffix(one.name) not in {"", *(_suffix(part.filename) for part in found.parts)}:
+            found.ambiguous(f"one mail program sees another kind of name than the next ({view})")
+            found.known.discard(digest_of(one.octets))
+        _add(one, view, found)
+
+
+def _add(seen: Seen, view: str, found: Gathered) -> None:
+    """Make a part of what is new."""
+    digest = digest_of(seen.octets)
+    if seen.octets.strip() and digest not in found.known:
+        found.known.add(digest)
+        found.file(seen.name, seen.octets, view, view)
+
+
+def _suffix(name: str) -> str:
+    name = file_name(decode_words(name)).rstrip(" .").lower()
+    return name.rpartition(".")[2] if "." in name else ""
+
+
+def _abridged(data: Buffer, leaves: list[Leaf]) -> tuple[bytes, list[Leaf]]:
+    """*data* without the ends of long plain base64, and where *leaves* stand in that."""
+    pieces, moved, at, gone = [], [], 0, 0
+    for leaf in leaves:
+        stop = _cut(data, leaf)
+        moved.append(leaf._replace(start=leaf.start - gone, end=stop - gone))
+        if stop < leaf.end:
+            pieces.append(bytes(data[at:stop]))
+            at, gone = leaf.end, gone + leaf.end - stop
+    if len(data) - at + sum(map(len, pieces)) > MAX_READ:
+        raise Unscannable("an odd mail is too large to be read as others may read it")
+    return b"".join([*pieces, bytes(data[at:])]), moved
+
+
+def _cut(data: Buffer, leaf: Leaf) -> int:
+    """Where the beginning of *leaf* ends: behind a line and a group of four, or at its end."""
+    if leaf.encoding != "base64" or not leaf.plain or leaf.end - leaf.start <= LONG:
+        return leaf.end
+    head = bytes(data[leaf.start : leaf.start + LONG])
+    for _ in range(4):
+        head = head[: max(0, head.rfind(b"\r\n"))]
+        if head and len(head.translate(None, b"\r\n")) % 4 == 0:
+            return leaf.start + len(head)
+    return leaf.end
+
+
+def _readings(message: bytes, leaves: list[Leaf]) -> Iterator[bytes]:
+    """The digests of what we see, as it stands there and decoded."""
+    for leaf in leaves:
+        raw = message[leaf.start : leaf.end]
+        yield digest_of(raw)
+        yield digest_of(_decoded(raw, leaf.encoding))
+
+
+def _decoded(raw: bytes, encoding: str) -> bytes:
+    if encoding == "base64":
+        return loose_base64(raw)
+    return binascii.a2b_qp(raw) if encoding == "quoted-printable" else raw
+
+
+def _all_of(reader: Callable[[bytes], Iterator[Seen]], message: bytes) -> list[Seen] | None:
+    """Everything that *reader* sees; None where it cannot read the message."""
+    try:
+        return list(reader(message))
+    except (fast_mail_parser.ParseError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _library(message: bytes) -> Iterator[Seen]:
+    """As Python's standard library reads mail, and many programs with it."""
+    for part in message_from_bytes(message).walk():
+        if not part.is_multipart():
+            payload = part.get_payload(decode=True)
+            octets = payload if isinstance(payload, bytes) else b""
+            yield Seen(octets, part.get_content_type(), str(part.get_filename() or ""))
+
+
+def _mailparse(message: bytes) -> Iterator[Seen]:
+    """As mailparse reads it, on which programs in Rust are built."""
+    waiting = [fast_mail_parser.parse_email_tree(message, mode="lazy")]
+    while waiting:
+        part = waiting.pop()
+        waiting += reversed(part.children)
+        if not part.children and part.content is not None:
+            yield Seen(part.content, part.content_type.lower(), part.filename)
+
+
+READERS: dict[str, Callable[[bytes], Iterator[Seen]]] = {"library": _library, "mailparse": _mailparse}
+
+
+def _anywhere(message: bytes, leaves: list[Leaf]) -> Iterator[Seen]:
+    """What stands in *message* at all, whatever its fields and boundaries say: between any two lines that begin with
+    dashes, behind anything like a header, in every encoding that one of its fields may mean."""
+    for leaf in leaves:
+        if leaf.encoding == "base64" and not leaf.plain:
+            yield from map(Seen, on_behind_padding(message[leaf.start : leaf.end]))
+    for file in embedded.files(message, MAX_READ):
+        yield Seen(file.octets, "", file.name)
+    ends = [match.span() for _, match in zip(range(MAX_SECTIONS + 1), _LINE_OF_DASHES.finditer(message), strict=False)]
+    if len(ends) > MAX_SECTIONS:
+        raise Unscannable("an odd mail has too many lines that may part it")
+    for (_, start), (end, _) in zip([(0, 0), *ends], [*ends, (len(message), 0)], strict=True):
+        yield from _section(message, start, end, leaves)
+
+
+def _section(message: bytes, start: int, end: int, leaves: list[Leaf]) -> Iterator[Seen]:
+    """Each way to part a header from a body, up to four headers deep."""
+    at = start
+    for _ in range(MAX_HEADERS):
+        blank = _EMPTY_LINE.search(message, at, end)
+        if not blank:
+            break
+        head = message[start : blank.start()]
+        if _ENTITY.search(head):
+            yield from _body(head, message[blank.end() : end], _is_read(blank.end(), end, leaves))
+        if not _FIELD.match(message, blank.end()):
+            break
+        at = blank.end()
+
+
+def _is_read(start: int, end: int, leaves: list[Leaf]) -> bool:
+    """Whether the octets from *start* to *end* are part of what we have read as it stands there."""
+    return any(leaf.start <= start and end <= leaf.end for leaf in leaves if leaf.encoding not in {"base64", "x"})
+
+
+def _body(head: bytes, body: bytes, is_read: bool) -> Iterator[Seen]:
+    """*body* in every encoding that *head* may mean."""
+    name, kind = _NAME.findall(head), _KIND.findall(head)
+    about = (kind[-1] if kind else b"").decode("ascii").lower(), (name[-1] if name else b"").decode("utf-8", "replace")
+    meant = head.lower()
+    if b"base64" in meant:
+        yield from (Seen(octets, *about) for octets in (loose_base64(body), *on_behind_padding(body)))
+    if b"quoted" in meant:
+        yield Seen(binascii.a2b_qp(body), *about)
+    if not (is_read or _is_encoded(body)) and not about[0].startswith(("multipart/", "message/")):
+        yield Seen(body, *about)
+
+
+def _is_encoded(body: bytes) -> bool:
+    return b"=" not in body[:-4] and not body.translate(None, _BASE64)
