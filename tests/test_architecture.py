@@ -77,7 +77,13 @@ def test_the_nouns_are_made_of_the_standard_library_alone():
 @pytest.mark.parametrize("name", FILTERS)
 def test_filters_know_only_the_model_and_libraries(name):
     ours = {m for m in imports(ROOT / f"filters/{name}.py") if m.split(".")[0] in {"gateway", "filters", "appliance"}}
-    assert all(m.startswith("gateway.model") for m in ours), ours
+    assert all(m.startswith(("gateway.model", "filters._")) for m in ours), ours
+
+
+def test_what_a_filter_keeps_in_a_folder_of_its_own_knows_no_more_than_the_filter():
+    for path in (ROOT / "filters").glob("_[a-z]*/*.py"):
+        ours = {m for m in imports(path) if m.split(".")[0] in {"gateway", "filters", "appliance"}}
+        assert all(m.startswith(("gateway.model", f"filters.{path.parent.name}.")) for m in ours), (path, ours)
 
 
 @pytest.mark.parametrize("name", FILTERS)

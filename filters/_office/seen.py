@@ -1,0 +1,88 @@
+"""What the readers of documents give: what they saw, and the files inside, which others read; and what it may cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+class Unreadable(Exception):
+    """It is no document of its kind, or exceeds a limit. The text says which, in our words."""
+
+
+class Exhausted(Unreadable):
+    """All documents of the mail together exceed a limit: nothing more of them is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Something that a document does. `code` is one of the filter's; `words` go on where "the file" began."""
+
+    code: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """A file inside the document. `name` is what it says its name is, "" where it has none."""
+
+    octets: bytes
+    name: str = ""
+
+
+Seen = Iterator[Sight | Inner]
+
+
+class Meter:
+    """How many more octets and files may be looked at, and in how many steps; one for all documents of a mail."""
+
+    def __init__(self, octets: int, files: int, steps: int) -> None:
+        self._octets = octets
+        self._files = files
+        self._steps = steps
+
+    def octets(self, count: int) -> None:
+        """Count *count* octets; `Exhausted` where they are too many."""
+        self._octets -= count
+        if self._octets < 0:
+            raise Exhausted("holds more than is looked at in one mail")
+
+    def file(self) -> None:
+        """Count one file; `Exhausted` where it is one too many."""
+        self._files -= 1
+        if self._files < 0:
+            raise Exhausted("holds more files than are looked at in one mail")
+
+    def steps(self, count: int) -> None:
+        """Count *count* steps, each some 0.2 microseconds; `Exhausted` where they are too many."""
+        self._steps -= count
+        if self._steps < 0:
+            raise Exhausted("takes longer to read than is spent on one mail")
+
+
+def shown(text: str) -> str:
+    """*text* of a stranger as it may stand in a sentence: short, and nothing in it that is not seen."""
+    short = text if len(text) <= 60 else text[:59] + "…"
+    return "".join(one if one.isprintable() else "?" for one in short)
+
+
+# One sentence for one kind of thing, however the document that holds it is written.
+
+_FIELD = re.compile(r"(?<![A-Za-z])DDE(?:AUTO)?(?![A-Za-z])", re.IGNORECASE)
+_QUOTE = re.compile(r"QUOTE((?:\s{1,9}\d{1,3}){3,200})", re.IGNORECASE)
+_LOCAL = re.compile(r"(?:file:/{0,3}(?:localhost/)?)?[a-z][:|][\\/]|[^:\\/][^:]*$|/(?![\\/])|$", re.IGNORECASE)
+
+
+def fields(text: str) -> Iterator[Sight]:
+    """What the field codes of a text document, one after another, do. `QUOTE` makes letters of their numbers."""
+    spelt = _QUOTE.sub(lambda match: "".join(chr(int(number)) for number in match[1].split()), text)
+    if _FIELD.search(spelt.replace('"', "")):
+        yield Sight("dde", "starts another program by a DDE field")
+
+
+def remote(what: str, target: str) -> Iterator[Sight]:
+    """*what* is fetched from *target*, unless that is on the reader's own machine."""
+    target = target.strip("\0 \t\r\n")
+    if not _LOCAL.match(target):
+        yield Sight("remote", f"fetches {what} from {shown(target)} when it is opened")

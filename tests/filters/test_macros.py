@@ -1,0 +1,215 @@
+"""Every document of the collection, as a part and inside archives; what is hostile costs little and is never clean."""
+
+import io
+import ipaddress
+import time
+import tomllib
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filters._office import vba
+from filters._office.seen import Unreadable
+from filters.macros import Filter, Settings
+from gateway.model import Content, Finding, Mail, Part, Session
+from gateway.pipeline.sniff import sniff
+from tests import office
+from tests.documents import HOSTILE, SAMPLES, Sample
+
+POLICY = Path(__file__).parents[2] / "policies" / "macros.toml"
+CPU = 0.5
+"""Seconds that a document may cost, whatever it holds. Twice that here: the machine is shared."""
+
+
+class Laid:
+    """What parts hold, by their paths."""
+
+    def __init__(self, octets: dict[str, bytes]) -> None:
+        self._octets = octets
+
+    def of(self, part: Part, most: int) -> bytes:
+        return self._octets.get(part.path, b"")[:most]
+
+
+def check(*files: tuple[Part, bytes], settings: Settings | None = None) -> Sequence[Finding]:
+    parts = tuple(part for part, _ in files)
+    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
+    payloads = Laid({part.path: octets for part, octets in files})
+    found = Filter(settings or Settings(), payloads).check(mail, {})
+    assert {finding.code for finding in found} <= Filter.codes
+    assert all(finding.part in {part.path for part in parts} for finding in found)
+    assert all(finding.detail.isprintable() and len(finding.detail) < 300 for finding in found)
+    return found
+
+
+def attached(
+    name: str, octets: bytes, path: str = "2", media_type: str = "application/octet-stream"
+) -> tuple[Part, bytes]:
+    return Part(path, media_type, name, sniff(octets[:4096]), len(octets)), octets
+
+
+def unpacked(name: str, octets: bytes) -> list[tuple[Part, bytes]]:
+    """A zip as the parser gives it: itself, and what it holds."""
+    with zipfile.ZipFile(io.BytesIO(octets)) as archive:
+        members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    return [attached(name, octets), *(attached(inner, data, f"2/{inner}") for inner, data in members)]
+
+
+def codes(*files: tuple[Part, bytes]) -> list[str]:
+    return [finding.code for finding in check(*files)]
+
+
+@pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
+def test_what_a_document_does_is_found(sample: Sample) -> None:
+    assert codes(attached(sample.name, sample.octets)) == list(sample.codes)
+
+
+@pytest.mark.parametrize(
+    "sample", [s for s in SAMPLES.values() if s.octets.startswith(b"PK") and "unreadable" not in s.codes]
+)
+def test_what_the_parser_has_unpacked_is_looked_at_file_by_file(sample: Sample) -> None:
+    files = unpacked(sample.name, sample.octets)
+    assert codes(*files) == list(sample.codes)
+    assert all("/" in finding.part for finding in check(*files))
+
+
+@pytest.mark.parametrize(
+    "sample", [s for s in SAMPLES.values() if s.octets.startswith((b"\xd0\xcf", b"{\\rt", b"\xe4\x52"))]
+)
+def test_first_octets_count_whatever_the_name_says(sample: Sample) -> None:
+    assert codes(attached("holiday.jpg", sample.octets)) == list(sample.codes)
+    assert codes(attached("", sample.octets)) == list(sample.codes)
+
+
+def test_every_code_is_in_the_collection() -> None:
+    assert {code for sample in SAMPLES.values() for code in sample.codes} == Filter.codes
+
+
+def test_the_sentence_names_the_file_what_runs_and_what_that_calls() -> None:
+    (finding,) = check(attached("report.doc", SAMPLES["AutoOpen in a doc"].octets))
+    assert finding.detail == "the Word file report.doc runs AutoOpen by itself, and calls Shell"
+    found = check(*unpacked("report.docm", SAMPLES["AutoOpen in a docm"].octets))
+    assert [(one.detail, one.part) for one in found] == [
+        ("the Word file report.docm runs AutoOpen by itself, and calls Shell", "2/word/vbaProject.bin")
+    ]
+
+
+def test_a_document_in_an_archive_is_named_itself() -> None:
+    inside = unpacked("report.docm", SAMPLES["AutoOpen in a docm"].octets)
+    nested = [(Part(f"2/{part.path}", "", part.filename, part.sniffed, part.size), octets) for part, octets in inside]
+    (finding,) = check((Part("2", "application/zip", "all.zip", "application/zip", 1), b""), *nested)
+    assert finding.detail.startswith("the Word file report.docm runs")
+
+
+def test_names_of_strangers_are_cleaned() -> None:
+    (finding,) = check(attached("a\x1b[31m\u202e\r\n" + "x" * 500 + ".doc", SAMPLES["AutoOpen in a doc"].octets))
+    assert "?[31m??" in finding.detail
+
+
+def test_a_body_is_not_opened_by_an_office_program() -> None:
+    body = b"a,b\r\n=cmd|'/C calc'!A0\r\n"
+    assert codes((Part("1", "text/plain", "", "", len(body), text=body.decode()), body)) == []
+
+
+def test_a_mail_without_documents_asks_for_nothing() -> None:
+    class Never:
+        def of(self, part: Part, most: int) -> bytes:
+            raise AssertionError
+
+    parts = (
+        Part("1", "text/plain", text="Dear all"),
+        Part("2", "image/png", "a.png", "image/png", 10),
+        Part("3", "text/html"),
+    )
+    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
+    assert Filter(Settings(), Never()).check(mail, {}) == []
+
+
+def test_what_cannot_be_read_is_never_clean() -> None:
+    assert codes((Part("2", "", "a.doc", "application/x-ole-storage", 5000), b"")) == ["unreadable"]
+    assert codes((Part("2", "", "a.docx", "application/zip", 5000), b"")) == ["unreadable"]
+
+
+def test_locked_files_are_told_by_those_who_know_archives() -> None:
+    locked = Part("2/a.doc", "", "a.doc", encrypted=True, size=10)
+    assert codes((Part("2", "", "a.zip", "application/zip", 100), b"PK\3\4"), (locked, b"")) == []
+
+
+def test_a_stream_that_is_broken_keeps_no_macro_from_being_found() -> None:
+    broken = office.compound({"Workbook": bytes(5000), **office.project({"M": "Sub AutoOpen()\r\nEnd Sub"})})
+    start = broken.index("Workbook".encode("utf-16-le")) + 116
+    torn = broken[:start] + b"\xf0\xff\xff\0" + broken[start + 4 :]
+    assert set(codes(attached("a.xls", torn))) == {"unreadable", "macro_auto"}
+
+
+@pytest.mark.parametrize(("told", "name", "make"), HOSTILE.values(), ids=HOSTILE)
+def test_no_document_keeps_a_reader_busy(told: bool, name: str, make: Callable[[], bytes]) -> None:
+    file = attached(name, make())
+    begin = time.process_time()
+    found = codes(file)
+    assert time.process_time() - begin < 2 * CPU
+    assert ("unreadable" in found) == told
+    assert "macro_auto" not in found
+
+
+@given(
+    st.sampled_from(sorted(SAMPLES)),
+    st.lists(st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=8)), max_size=20),
+)
+def test_no_damage_raises(name: str, changes: list[tuple[int, bytes]]) -> None:
+    octets = bytearray(SAMPLES[name].octets)
+    for at, piece in changes:
+        octets[at % len(octets) : at % len(octets) + len(piece)] = piece
+    check(attached(SAMPLES[name].name, bytes(octets)))
+
+
+@given(
+    st.binary(max_size=3000),
+    st.sampled_from(["", "a.doc", "a.csv", "a.xml", "a.iqy"]),
+    st.sampled_from([b"", b"{\\rtf", b"ID;", b"<?xml ", b"ActiveMime"]),
+)
+def test_no_octets_raise(octets: bytes, name: str, begin: bytes) -> None:
+    check(attached(name, begin + octets))
+
+
+@given(st.binary(min_size=1, max_size=9000))
+def test_what_was_packed_is_unpacked_again(plain: bytes) -> None:
+    assert vba.decompress(office.packed(plain), 0, 1 << 20)[: len(plain)] == plain
+
+
+@pytest.mark.parametrize("octets", [b"", b"\x01", b"\x02abc", b"\x01\x03\xb0\x01\xff\xff", b"\x01\0\0\0"])
+def test_what_is_no_container_is_not_unpacked(octets: bytes) -> None:
+    with pytest.raises(Unreadable):
+        vba.decompress(octets, 0, 100)
+
+
+def test_the_example_of_the_specification_is_unpacked() -> None:
+    """[MS-OVBA] 3.2.2, the normal compression example."""
+    octets = bytes.fromhex(
+        "01 2f b0 00 23 61 61 61 62 63 64 65 82 66 00 70 61 67 68 69 6a 01 38 08 61 6b 6c 00 30 6d 6e 6f 70 06 71 02 70 04 10 72 73 74 75 76 10 77 78 79 7a 00 3c"
+    )
+    assert vba.decompress(octets, 0, 100) == b"#aaabcdefaaaaghijaaaaaklaaamnopqaaaaaaaaaaaarstuvwxyzaaa"
+
+
+def test_settings_replace_what_counts() -> None:
+    octets = SAMPLES["a macro that starts programs"].octets
+    (finding,) = check(attached("a.doc", octets), settings=Settings(calls=()))
+    assert finding.code == "macro"
+    assert (
+        check(attached("a.doc", SAMPLES["a script in a package"].octets), settings=Settings(programs=(".EXE",))) == []
+    )
+
+
+def test_a_suffix_without_a_dot_is_told_when_the_policy_loads() -> None:
+    with pytest.raises(ValueError, match="begins with a dot"):
+        Filter(Settings(programs=("exe",)), Laid({}))
+
+
+def test_the_shipped_policy_says_the_same_as_the_defaults() -> None:
+    written = tomllib.loads(POLICY.read_text("utf-8"))["settings"]
+    assert {key: tuple(value) for key, value in written.items()} == asdict(Settings())
