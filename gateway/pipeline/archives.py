@@ -104,6 +104,8 @@ class Archives:
         self._ambiguous = ambiguous
         self._members = 0
         self._octets = 0
+        self._packed = 0
+        self._promised = 0
         self._deadline = time.process_time() + limits.cpu * _SHARE
         self._names: dict[str, int] = {}
         self._locked: deque[list[_Locked]] = deque()
@@ -113,6 +115,7 @@ class Archives:
         kind = _kind(file, part)
         if kind and depth > self._limits.archive_depth:
             raise Unscannable(f"archives are nested more than {self._limits.archive_depth} deep")
+        self._packed += file.seek(0, 2) if depth == 1 else 0
         if kind == ZIP:
             self._zip(file, part, depth)
         elif kind in _FORMS:
@@ -151,7 +154,7 @@ class Archives:
             raise Unscannable(f"the files of {_where(part.path)} overlap")
         for words in archive.differences:
             self._ambiguous(f"{_where(part.path)} can be read in two ways: {words}")
-        self._check_ratio(sum(entry.size for entry in archive.entries), file.seek(0, 2), part.path)
+        self._promise(sum(entry.size for entry in archive.entries))
         self._zip_entries(archive, part, depth)
 
     def _read_zip(self, file: BinaryIO, part: Part, most: int) -> zips.Zip:
@@ -204,23 +207,30 @@ class Archives:
 
     def _other(self, file: BinaryIO, part: Part, kind: str, depth: int) -> None:
         """What libarchive sees: it goes through the file once, so each octet is kept while the mail is in hand."""
-        form, size = _FORMS[kind], file.seek(0, 2)
         if _locked_by_header(file, kind):
             self._amend(part.path, encrypted=True)
             return
-        before, found = self._octets, kind not in _WEAK
+        form, found = _FORMS[kind], False
         try:
-            with libarchive.opened(file, form.formats, form.packing) as entries:
-                for entry in entries:
-                    names = (
-                        _names_of_packed(file, part) if entry.name == "data" and "raw" in form.formats else [entry.name]
-                    )
-                    self._entry(entry, names, part, depth, not form.seen)
-                    self._check_ratio(self._octets - before, size, part.path)
-                    found = True
+            found = self._entries(file, part, form, depth)
+            if not found and "raw" in form.formats:  # zeros pass for a tar without files
+                found = self._entries(file, part, form._replace(formats=("raw",)), depth)
         except libarchive.Broken:
-            if found:
+            if self._is_late():
+                raise self._too_long(part.path) from None
+            if kind not in _WEAK or self._parts[-1].path.startswith(f"{part.path}/"):
                 self._amend(part.path, unreadable="it is an archive that cannot be read to its end")
+
+    def _entries(self, file: BinaryIO, part: Part, form: _Form, depth: int) -> bool:
+        """Add each file; whether there were any."""
+        found = False
+        bare = _names_of_packed(file, part)  # now: from here on the place in the file is libarchive's
+        with libarchive.opened(file, form.formats, form.packing, None, self._deadline) as entries:
+            for entry in entries:
+                is_raw = entry.name == "data" and "raw" in form.formats
+                self._entry(entry, bare if is_raw else [entry.name], part, depth, not form.seen)
+                found = True
+        return found
 
     def _entry(self, entry: libarchive.Entry, names: list[str], part: Part, depth: int, unseen: bool) -> None:
         path = self._path(part.path, file_name(names[0]))
@@ -239,21 +249,22 @@ class Archives:
 
     def _taken(self, entry: libarchive.Entry, path: str) -> tuple[bytes, bool]:
         """What the entry holds, and whether that is all."""
-        data = bytearray()
+        data = io.BytesIO()  # whose value is no copy
         try:
-            while block := entry.read(libarchive.BLOCK):
-                data += self._counted(block)
+            while block := self._counted(entry.read(libarchive.BLOCK)):
+                data.write(block)
+                self._promise(len(block))
                 if self._is_late():
-                    raise Unscannable(f"{_where(path)} takes too long to unpack")
+                    raise self._too_long(path)
         except libarchive.Broken:
-            return bytes(data), False
-        return bytes(data), True
+            return data.getvalue(), False
+        return data.getvalue(), True
 
     def _unpack(self, file: BinaryIO, wanted: dict[int, str], depth: int, password: bytes | None = None) -> set[str]:
         """Have libarchive unpack the files of a zip at the numbers of *wanted*; return the paths that it could."""
         done = set()
         try:
-            with libarchive.opened(file, ("zip_seekable",), "", password) as entries:
+            with libarchive.opened(file, ("zip_seekable",), "", password, self._deadline) as entries:
                 for number, entry in enumerate(entries):
                     if path := wanted.get(number):
                         data, whole = self._taken(entry, path)
@@ -288,7 +299,7 @@ class Archives:
         if self._members > self._limits.archive_members:
             raise self._too_many()
         if self._is_late():
-            raise Unscannable(f"{_where(container)} takes too long to read")
+            raise self._too_long(container)
         path = f"{container}/{name}"
         while path in self._names:
             self._names[path] += 1
@@ -302,12 +313,17 @@ class Archives:
             raise Unscannable(f"archives hold more than {self._limits.archive_size} octets")
         return data
 
-    def _check_ratio(self, unpacked: int, packed: int, path: str) -> None:
-        if unpacked > max(LARGE, packed * self._limits.archive_ratio):
-            raise Unscannable(f"{_where(path)} unpacks to more than {self._limits.archive_ratio} times its size")
+    def _promise(self, octets: int) -> None:
+        """So much more comes out of the archives, if somebody unpacks them."""
+        self._promised += octets
+        if self._promised > max(LARGE, self._packed * self._limits.archive_ratio):
+            raise Unscannable(f"archives unpack to more than {self._limits.archive_ratio} times their size")
 
     def _too_many(self) -> Unscannable:
         return Unscannable(f"archives hold more than {self._limits.archive_members} files")
+
+    def _too_long(self, path: str) -> Unscannable:
+        return Unscannable(f"{_where(path)} takes too long to unpack")
 
     def _is_late(self) -> bool:
         return time.process_time() > self._deadline

@@ -10,6 +10,8 @@ import contextlib
 import ctypes
 import functools
 import itertools
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
@@ -45,6 +47,7 @@ class Entry:
 class _Source(NamedTuple):
     file: BinaryIO
     buffer: ctypes.Array[ctypes.c_char]
+    deadline: float
 
 
 _sources: dict[int, _Source] = {}
@@ -54,6 +57,8 @@ _numbers = itertools.count(1)
 def _read(_: int, number: int, block: Any) -> int:
     """Hand over the next block; libarchive takes any negative number for an error."""
     source = _sources[number]
+    if time.process_time() > source.deadline:
+        return -1
     try:
         octets = source.file.read(BLOCK)
     except Exception:  # noqa: BLE001  no exception may pass through C
@@ -88,6 +93,7 @@ def prepare() -> _Library | None:
         ("archive_read_new", handle),
         ("archive_read_free", ctypes.c_int, handle),
         ("archive_read_append_filter", ctypes.c_int, handle, ctypes.c_int),
+        ("archive_read_set_format_option", ctypes.c_int, handle, text, text, text),
         ("archive_read_add_passphrase", ctypes.c_int, handle, text),
         ("archive_read_set_read_callback", ctypes.c_int, handle, _READ),
         ("archive_read_set_seek_callback", ctypes.c_int, handle, _SEEK),
@@ -95,7 +101,6 @@ def prepare() -> _Library | None:
         ("archive_read_open1", ctypes.c_int, handle),
         ("archive_read_next_header", ctypes.c_int, handle, ctypes.POINTER(handle)),
         ("archive_read_data", ctypes.c_ssize_t, handle, text, ctypes.c_size_t),
-        ("archive_read_has_encrypted_entries", ctypes.c_int, handle),
         ("archive_entry_pathname_utf8", text, handle),
         ("archive_entry_pathname", text, handle),
         ("archive_entry_symlink_utf8", text, handle),
@@ -111,22 +116,25 @@ def prepare() -> _Library | None:
 
 @contextlib.contextmanager
 def opened(
-    file: BinaryIO, formats: Sequence[str], packing: str = "", password: bytes | None = None
+    file: BinaryIO, formats: Sequence[str], packing: str = "", password: bytes | None = None, deadline: float = math.inf
 ) -> Iterator[Iterator[Entry]]:
     """The entries of *file*, an archive of one of *formats* (libarchive's names), itself packed by *packing* or not.
 
-    `Broken` where it cannot be opened, and where it cannot be read on.
+    `Broken` where it cannot be opened, and where it cannot be read on; also after *deadline*, in seconds of this
+    process's processor time.
     """
     library = prepare()
     if library is None:
         raise Broken
     number, functions = next(_numbers), library.functions
-    _sources[number] = _Source(file, ctypes.create_string_buffer(BLOCK))
+    _sources[number] = _Source(file, ctypes.create_string_buffer(BLOCK), deadline)
     archive = ctypes.c_void_p(functions.archive_read_new())
     try:
         file.seek(0)
         for name in formats:
             getattr(functions, f"archive_read_support_format_{name}")(archive)
+        if "tar" in formats:  # some programs read on behind the blocks of zeros that end a tar
+            functions.archive_read_set_format_option(archive, b"tar", b"read_concatenated_archives", b"1")
         if packing:
             _check(_unpacked(functions, archive, packing))
         if password:

@@ -23,7 +23,7 @@ _CALLED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _MARKS = "\"'`„“”\u201a\u2018\u2019»«"
-_QUOTED = re.compile(rf"[{_MARKS}\[(]([^\s\[\]()]{{1,63}})[{_MARKS}\])]")
+_QUOTED = re.compile(rf"[{_MARKS}\[(]([^\s{_MARKS}\[\]()][^\r\n{_MARKS}\[\]()]{{0,62}})[{_MARKS}\])]")
 _AROUND = " \t()[]<>{}.,;:!?=*" + _MARKS
 _FILLER = re.compile(
     r"is|ist|lautet|es|est|è|e|to|for|the|of|archive|file|attachment|zip|für|das|die|der|den|datei|archiv|del|la|le|de|du"

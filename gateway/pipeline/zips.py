@@ -25,7 +25,15 @@ _FULL = 0xFFFFFFFF
 _MARK = re.compile(rb"PK(?:\x03\x04|\x05\x06)")
 _CHUNK = 1 << 20
 PORTION = 64 << 10
+_MAX_MARKS = 200_000
+"""Signatures of headers in one file: an archive of archives has many, and each is looked at."""
+
+_MAX_STRAYS = 20_000
+"""Those of them that no directory names."""
+
 _MAX_HIDDEN = 100
+_MAX_DOUBT = 32 << 20
+_TWO_ENDS = "it has two directories"
 _MAX_DICTIONARY = 64 << 20
 _LINK = 0o120000
 STORED, DEFLATED, BZIP2, LZMA, XZ, AES = 0, 8, 12, 14, 95, 99
@@ -165,7 +173,10 @@ def loose(file: BinaryIO, most: int) -> Zip:
     """What the headers before the files tell, where there is no directory; `TooMany` as it says."""
     found = Zip(file)
     size = file.seek(0, 2)
+    number = 0
     for offset in _marks(file, size, b"PK\3\4"):
+        if (number := number + 1) > _MAX_STRAYS:
+            raise TooMany
         if entry := _local(file, offset, size):
             found.hidden.append(entry)
         if len(found.hidden) > most:
@@ -314,35 +325,45 @@ def _differences(entry: Entry, name: str, local: tuple[int, int, int, int, int])
 
 def _search(found: Zip, end: _End, size: int) -> None:
     """Look for headers of files and for ends that the directory knows nothing of."""
-    known = sorted((entry.offset, number) for number, entry in enumerate(found.entries))
-    offsets = [offset for offset, _ in known]
-    doubted: set[int] = set()
+    entries = sorted(found.entries, key=lambda entry: entry.offset)
+    offsets = [entry.offset for entry in entries]
+    doubted: dict[int, Entry] = {}
+    strays = 0
     for at in _marks(found.file, size):
-        before = bisect_right(offsets, at) - 1
-        entry = found.entries[known[before][1]] if before >= 0 else None
+        entry = entries[bisect_right(offsets, at) - 1] if offsets and offsets[0] <= at else None
         if at == end.at or (entry and at == entry.offset):
             continue
         if entry and entry.start <= at < entry.start + entry.packed:
             if entry.method == DEFLATED and not entry.encrypted:
-                doubted.add(known[before][1])
-        elif other := _local(found.file, at, size):
-            found.hidden.append(other)
-        elif _is_end(found.file, at):
-            found.differences.append("it has two directories")
-        if len(found.hidden) >= _MAX_HIDDEN:
-            break
-    if any(found.ends_early(found.entries[number], _CHUNK << 5) for number in sorted(doubted)[:_MAX_HIDDEN]):
+                doubted[entry.offset] = entry
+            continue
+        strays += 1
+        if strays > _MAX_STRAYS:
+            raise TooMany
+        _stray(found, at, size)
+    if any(found.ends_early(entry, _MAX_DOUBT) for entry in [*doubted.values()][:_MAX_HIDDEN]):
         found.differences.append("a file in it ends before its header says so")
     if found.hidden:
         found.differences.append("it holds files that its directory does not name")
 
 
+def _stray(found: Zip, at: int, size: int) -> None:
+    """Keep what stands at *at*, where the directory names nothing, if it is more than chance."""
+    if len(found.hidden) < _MAX_HIDDEN and (entry := _local(found.file, at, size)):
+        found.hidden.append(entry)
+    elif _is_end(found.file, at) and _TWO_ENDS not in found.differences:
+        found.differences.append(_TWO_ENDS)
+
+
 def _marks(file: BinaryIO, size: int, mark: bytes = b"") -> Iterator[int]:
     """Where signatures of local headers and of ends stand in *file*; only *mark*, where it is given."""
-    at = 0
+    at = number = 0
     while at < size:
         chunk = _at(file, at, _CHUNK + 3)
         for match in _MARK.finditer(chunk):
+            number += 1
+            if number > _MAX_MARKS:
+                raise TooMany
             if match.start() < _CHUNK and (not mark or match[0] == mark):
                 yield at + match.start()
         at += _CHUNK
