@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import unicodedata
 
 import idna
+
+
+def prepare() -> None:
+    """Load what the first name beyond ASCII would load: where mail is read, no file can be opened any more."""
+    codecs.lookup("punycode")
 
 
 def a_labels(domain: str) -> str:

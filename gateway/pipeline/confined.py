@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter
 
+from gateway import idn
 from gateway.model import Content, Direction, Finding, Mail, Part, Report
 from gateway.pipeline import confinement, mime
 from gateway.pipeline import content as parser
@@ -130,7 +131,7 @@ def _task(specification: Mapping[str, Any]) -> Task:
     """What workers are to do, with everything loaded that they need for it."""
     receive = frozenset(specification["receive"])
     names = [f"filters.{name}" for name in specification["filters"]] + [_FEEDBACK] * bool(receive)
-    prepare((mime, parser, *map(importlib.import_module, names)))
+    prepare((idn, mime, parser, *map(importlib.import_module, names)))
     policies = (_policy(name, settings) for name, settings in specification["filters"].items())
     return Task(Limits.model_validate(specification["limits"]), waves(policies), receive)
 

@@ -41,8 +41,10 @@ async def _report(sandbox: Sandbox, message: bytes) -> Report:
     with tempfile.TemporaryFile() as file:
         file.write(message)
         file.flush()
-        content = (await sandbox.scan(mail, file)).content
-    return content.report or Report(f"it cannot be read: {content.unscannable}")
+        answer = await sandbox.scan(mail, file)
+    if answer.taken is not None:
+        answer.taken.close()
+    return answer.content.report or Report(f"it cannot be read: {answer.content.unscannable}")
 
 
 def as_mail(content: bytes) -> bytes:

@@ -251,9 +251,11 @@ class Sandbox:
             raise EOFError("the reply is too large")
         scanned = self._checked(SCANNED.validate_json(await exactly(connection, size), strict=True), octets)
         taken = await _received(connection, octets) if octets else None
-        if not _silent(connection):
-            raise EOFError("it says more than it was asked")
-        return Answer(scanned.content, scanned.found, taken)
+        if _silent(connection):
+            return Answer(scanned.content, scanned.found, taken)
+        if taken is not None:
+            taken.close()
+        raise EOFError("it says more than it was asked")
 
     def _checked(self, scanned: Scanned, octets: int = 0) -> Scanned:
         """*scanned*, if it speaks for pure filters alone: one that a mail took over says nothing for clamd or SPF.

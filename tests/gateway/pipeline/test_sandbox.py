@@ -3,12 +3,15 @@
 import asyncio
 import base64
 import errno
+import fcntl
+import io
 import os
 import resource
 import signal
 import socket
 import tempfile
-from contextlib import contextmanager
+import zipfile
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import reduce
 from ipaddress import ip_address
@@ -16,14 +19,21 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from gateway.model import Finding, Mail, Session, Temporary
+from gateway.model import Content as Seen
+from gateway.model import Finding, Mail, Part, Session, Temporary
 from gateway.pipeline import confined, policy
+from gateway.pipeline import sandbox as sandboxes
 from gateway.pipeline.confined import Scanned
+from gateway.pipeline.content import parse
 from gateway.pipeline.policy import Policies
 from gateway.pipeline.sandbox import Sandbox
 from gateway.stages import Content, Stages
+from tests.peers.processes import wait_until
+from tests.reliability import family
 
+TESTS = Path(__file__).parents[2]
 MAIL = Mail("m1", Session(ip_address("192.0.2.1")))
 
 
@@ -63,7 +73,7 @@ def slow_mail() -> bytes:
         head = b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n"
         return head + base64.encodebytes(data).replace(b"\n", b"\r\n")
 
-    return reduce(wrap, range(42), b"x")
+    return reduce(wrap, range(36), b"x")
 
 
 GOOD = b"From: a@b.example\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\nSubject: hi\r\n\r\nhello\r\n"
@@ -75,6 +85,153 @@ def test_a_worker_answers_with_content_and_findings_of_the_pure_filters():
     assert good.content.subject == "hi"
     assert [finding.code for finding in worse.found["attachments"]] == ["executable"]
     assert "attachments" not in good.found
+
+
+CHARSETS = (
+    "windows-1251",
+    "iso-8859-15",
+    "koi8-u",
+    "gb18030",
+    "big5",
+    "euc-kr",
+    "iso-2022-kr",
+    "iso-2022-jp",
+    "shift_jis",
+)
+
+
+def test_every_charset_is_at_hand_where_no_file_can_be_opened():
+    words = {name: "\N{CYRILLIC SMALL LETTER YA}\N{DEGREE SIGN}".encode(name, "ignore") for name in CHARSETS}
+    mails = [b"Subject: =?%s?B?%s?=\r\n\r\n" % (name.encode(), base64.b64encode(word)) for name, word in words.items()]
+    assert [one.content.subject for one in scanned(*mails)] == [word.decode(name) for name, word in words.items()]
+
+
+def test_a_worker_says_of_every_message_what_the_parser_says_outside():
+    """What is imported only when it is needed is not there in a worker, and would be missed here."""
+    mails = [path.read_bytes() for path in sorted((TESTS / "messages").glob("*.eml"))]
+    mails.append("From: J\u00f6hn <j\u00f6e@m\u00e4chine.example>\r\n\r\n".encode())
+    for mail, answer in zip(mails, scanned(*mails), strict=True):
+        with answer.taken or nullcontext():
+            outside = parse(mail, Content.Settings())
+        assert [part.path for part in answer.content.parts] == [part.path for part in outside.parts]
+        assert (answer.content.author, answer.content.unscannable) == (outside.author, outside.unscannable)
+
+
+def lzma_zip(**files: bytes) -> bytes:
+    """A mail with a zip whose files are packed in a way that clamd does not know."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_LZMA) as archive:
+        for name, octets in files.items():
+            archive.writestr(name, octets)
+    body = base64.encodebytes(packed.getvalue()).replace(b"\n", b"\r\n")
+    return b"Content-Type: application/zip; name=a.zip\r\nContent-Transfer-Encoding: base64\r\n\r\n" + body
+
+
+def test_what_a_scanner_would_not_see_is_taken_out_of_the_mail_each_payload_once():
+    (answer,) = scanned(lzma_zip(one=b"first" * 40, two=b"second" * 40, three=b"first" * 40))
+    assert answer.taken is not None
+    with answer.taken as file:
+        octets = os.pread(file.fileno(), 1 << 20, 0)
+    stood = {part.filename: octets[slice(*part.stored)] for part in answer.content.parts if part.stored}
+    assert stood == {"one": b"first" * 40, "two": b"second" * 40, "three": b"first" * 40}
+    assert len(octets) == 200 + 240
+
+
+def test_of_an_ordinary_mail_nothing_is_taken_out():
+    (answer,) = scanned(GOOD)
+    assert answer.taken is None
+
+
+def test_what_is_too_large_to_be_scanned_by_itself_is_unscannable():
+    (answer,) = scanned(lzma_zip(one=b"first" * 40), payload_size=199)
+    assert answer.taken is None
+    assert answer.content.unscannable == "what it hides is too large to be scanned"
+    assert [part.stored for part in answer.content.parts if part.stored] == []
+
+
+def answered(reply: bytes, octets: bytes, *, size: int | None = None, **limits: object):
+    """What the gateway makes of the answer of a worker."""
+
+    async def run():
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.sendall(confined.ANSWER.pack(len(reply), len(octets) if size is None else size) + reply + octets)
+            theirs.shutdown(socket.SHUT_WR)
+            return await Sandbox(policies(**limits), 1)._answer(ours)
+
+    return asyncio.run(run())
+
+
+def standing(*places: tuple[int, int]) -> bytes:
+    parts = tuple(Part(str(number), stored=place) for number, place in enumerate(places))
+    return confined.SCANNED.dump_json(Scanned(Seen(parts=parts)))
+
+
+def test_what_a_worker_took_out_can_be_read_where_it_says():
+    answer = answered(standing((0, 2), (2, 5)), b"abcde")
+    assert answer.taken is not None
+    with answer.taken as file:
+        assert os.pread(file.fileno(), 10, 0) == b"abcde"
+
+
+@pytest.mark.parametrize("place", [(0, 6), (-1, 2), (3, 2), (1 << 70, 1 << 71)])
+def test_a_worker_that_names_octets_that_it_did_not_send_is_not_believed(place):
+    with pytest.raises((LookupError, ValidationError)):
+        answered(standing(place), b"abcde")
+
+
+@pytest.mark.parametrize(
+    ("octets", "size", "limits"),
+    [(b"abcde", 6, {}), (b"abcde", 4, {}), (b"abcde", None, {"payload_size": 4}), (b"", 4 << 30 - 1, {})],
+    ids=["too few", "too many", "over the limit", "far over it"],
+)
+def test_a_worker_that_sends_another_size_than_it_says_or_may_is_lost(octets, size, limits):
+    with pytest.raises(EOFError):
+        answered(standing(), octets, size=size, **limits)
+
+
+def test_the_message_cannot_be_changed_by_who_reads_it():
+    async def run(file):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            await sandboxes.hand_over(sandboxes.Worker(0, ours), b"{}", file)
+            return socket.recv_fds(theirs, 64, 1)[1][0]
+
+    with spooled(GOOD) as file:
+        fd = asyncio.run(run(file))
+        assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        assert os.pread(fd, 1000, 0) == GOOD
+        os.close(fd)
+
+
+def test_a_worker_that_stalls_whatever_its_own_clocks_say_is_ended():
+    async def run():
+        sandbox = await Sandbox(policies(timeout=0.1), 1).start()
+        with spooled(GOOD) as file:
+            await sandbox.scan(MAIL, file)
+            worker = sandbox._places.get_nowait()
+            os.kill(worker.pid, signal.SIGSTOP)
+            sandbox._places.put_nowait(worker)
+            stalled = await sandbox.scan(MAIL, file)
+            good = await sandbox.scan(MAIL, file)
+        await asyncio.to_thread(wait_until, lambda: not family.runs(worker.pid), 5, "the end of the worker")
+        await sandbox.close()
+        return stalled.content.unscannable, good.content.unscannable
+
+    assert asyncio.run(run()) == ("the parser did not finish in time", "")
+
+
+def test_a_worker_that_has_needed_much_memory_ends_after_the_mail(monkeypatch):
+    peaks = iter([100, 200, 100 + confined.MAX_GROWTH, 0])
+    served, ended = [], []
+    monkeypatch.setattr(confined, "_peak", lambda: next(peaks))
+    monkeypatch.setattr(confined, "_confined", lambda fd, _: fd)
+    monkeypatch.setattr(confined.os, "_exit", ended.append)
+    task = confined.Task(Content.Settings(), [])
+    confined._work(7, confined.Workers(task, 0, lambda gateway, _: not served.append(gateway)))
+    assert (served, ended) == ([7, 7], [0])
 
 
 def test_text_of_parts_stays_in_the_worker():
