@@ -49,6 +49,10 @@ _MESSAGES = {"message/rfc822", "message/global", "message/news"}
 _ENCODED = {"base64", "quoted-printable"}
 _ENCODINGS = {"", "7bit", "8bit", "binary", *_ENCODED}
 _UU = {"x-uuencode", "uuencode", "x-uue", "uue"}
+_MESSAGE = re.compile(
+    rb"\s{0,9}(?:received|return-path|from|to|date|subject|message-id|mime-version|content-type|x-[a-z-]{1,40})[ \t]*:",
+    re.IGNORECASE,
+)
 _MEANT = re.compile("base64|quoted|uu|yenc|binhex", re.IGNORECASE)
 MAX_LINE = 1000
 MAX_LOOKALIKES = 100_000
@@ -84,8 +88,7 @@ def _gather(walk: _Walk, header: Header) -> str:
     found = walk.found
     try:
         walk.entity(header, 0, len(walk.data), "", 0)
-        if found.odd:
-            views.compare(walk.data, walk.leaves, found)
+        walk.compare()
         found.archives.unlock(
             [decode_words(header.first("subject")), *(part.text for part in found.parts if part.text)]
         )
@@ -121,6 +124,12 @@ class _Walk:
     @property
     def limits(self) -> Limits:
         return self.found.limits
+
+    def compare(self) -> None:
+        """Read what is odd as others read it. Who knows then which parts a scanner sees? It gets each by itself."""
+        if self.found.odd:
+            views.compare(self.data, self.leaves, self.found)
+            self.found.tray.unseen += [leaf.path for leaf in self.leaves if leaf.path not in self.found.tray.unseen]
 
     def header(self, start: int, end: int) -> Header:
         """The header block of the entity at *start*; `Unscannable` where it exceeds a limit."""
@@ -210,11 +219,19 @@ class _Walk:
         digest = media_type(header.first("content-type")) == "multipart/digest"  # its parts are messages by default
         self.found.odd = self.found.odd or bool(encoded) or digest or not plain_boundary(boundary)
         spans = self._between(boundary, header.body, end)
+        if not spans and encoded:
+            self._encoded_multipart(header, end, path, depth)
         if not spans:
             self._unreadable_multipart("a multipart has no parts", header.body, end)
         for number, (start, stop) in enumerate(spans, 1):
             inner = f"{path}.{number}" if path else str(number)
             self.entity(self.header(start, stop), start, stop, inner, depth + 1)
+
+    def _encoded_multipart(self, header: Header, end: int, path: str, depth: int) -> None:
+        """A multipart that is itself encoded, against RFC 2045 6.4."""
+        kind = header.first("content-type").encode("utf-8", "replace")
+        decoded = self._decoded(self.encoding(header), header.body, end)
+        self._encoded_message(b"Content-Type: " + kind + b"\r\n\r\n" + decoded, path or "1", depth)
 
     def _unreadable_multipart(self, words: str, start: int, end: int) -> None:
         """We see no parts; in a body with text, other readers may."""
@@ -284,10 +301,17 @@ class _Walk:
         plain = self._is_plain(encoding, body, end)
         self.found.odd = self.found.odd or not plain
         is_file = kind not in _MESSAGES and views.is_file("".join(filenames(header)), kind, sniffed)
-        self.leaves.append(views.Leaf(body, end, encoding, plain, is_file))
+        self.leaves.append(views.Leaf(path, body, end, encoding, plain, is_file))
         if sniffed == TNEF or "ms-tnef" in kind:
             self.found.tnef(self._decoded(encoding, body, end), path)
         elif kind in _MESSAGES:
+            self.found.defect("an attached message is encoded")
+            self._encoded_message(self._decoded(encoding, body, end), path, depth)
+        elif (
+            not sniffed
+            and not kind.startswith(("text/", "message/"))
+            and _MESSAGE.match(self._start(encoding, body, end, PREFIX))
+        ):
             self._encoded_message(self._decoded(encoding, body, end), path, depth)
         else:
             self.found.archive(partial(self.file, encoding, body, end), self.found.parts[-1], filenames(header))
@@ -347,11 +371,10 @@ class _Walk:
             raise Unscannable(f"an attachment says that it is base64, but {error}") from None
 
     def _encoded_message(self, octets: bytes, path: str, depth: int) -> None:
-        """A message that is itself encoded, against RFC 2046 5.2.1: read it all the same, as mail programs do."""
-        self.found.defect("an attached message is encoded")
+        """A message that is itself encoded: a file that people open as a mail, or one against RFC 2046 5.2.1."""
         inner = _Walk(re.sub(rb"\r?\n", b"\r\n", octets), self.found, encoded=True)
         inner.message(0, len(inner.data), path, depth)
-        views.compare(inner.data, inner.leaves, self.found)
+        inner.compare()
 
 
 def _charset(header: Header) -> str:

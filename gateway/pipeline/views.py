@@ -47,6 +47,7 @@ class Leaf(NamedTuple):
     `plain`: it can be read in one way only; `is_file`: people would open it rather than read it.
     """
 
+    path: str
     start: int
     end: int
     encoding: str
@@ -88,7 +89,7 @@ def compare(data: Buffer, leaves: list[Leaf], found: Gathered) -> None:
     found.known.update(_readings(message, leaves))
     files = {digest_of(_decoded(message[leaf.start : leaf.end], leaf.encoding)) for leaf in leaves if leaf.is_file}
     for name, reader in READERS.items():
-        _compare(name, _all_of(reader, message), files, found)
+        _compare(name, read_by(reader, message), files, found)
     for seen in _anywhere(message, leaves):
         _add(seen, "anywhere", found)
 
@@ -161,7 +162,7 @@ def _decoded(raw: bytes, encoding: str) -> bytes:
     return binascii.a2b_qp(raw) if encoding == "quoted-printable" else raw
 
 
-def _all_of(reader: Callable[[bytes], Iterator[Seen]], message: bytes) -> list[Seen] | None:
+def read_by(reader: Callable[[bytes], Iterator[Seen]], message: bytes) -> list[Seen] | None:
     """Everything that *reader* sees; None where it cannot read the message."""
     try:
         return list(reader(message))
