@@ -33,5 +33,11 @@ def accepts_from_world(routes: Routes, domain: str) -> bool:
     return name in routes.local or (name != "*" and named is not None and named.accept_from_world)
 
 
+def ours(routes: Routes) -> frozenset[str]:
+    """All domains, in A-labels, for which strangers may send us mail."""
+    relayed = (name for route in routes.routes if route.accept_from_world for name in route.domains)
+    return frozenset([*routes.local, *relayed])
+
+
 def _named(routes: Routes, name: str) -> Route | None:
     return next((route for route in routes.routes if name in route.domains), None)

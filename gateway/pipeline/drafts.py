@@ -41,7 +41,8 @@ class Circumstances:
     """What else goes into the record: our name, the time, the findings and the policies they were decided by.
 
     `observation` is what the owner of the domain in the From shall hear of, `told` what a report in the mail tells us;
-    both are kept once, whatever the variants. `sealer` is the domain that seals for us where signing.toml names one.
+    both are kept once, whatever the variants. `sealer` is the domain that seals for us where signing.toml names one,
+    `domains` are those whose mail we take in from the world, in A-labels.
     """
 
     hostname: str
@@ -51,6 +52,7 @@ class Circumstances:
     observation: Observation | None = None
     told: Told | None = None
     sealer: str = ""
+    domains: frozenset[str] = frozenset()
 
 
 def drafts(
@@ -105,7 +107,8 @@ def _row(mail: Mail, one: Judged) -> Row:
 def _draft(
     mail: Mail, mail_id: str, spooled: Spooled, about: Circumstances, head: bytes, pieces: Sequence[Piece]
 ) -> Draft:
-    genuine = results.genuine(head, about.hostname, _own_sets(mail, about))
+    domains = about.domains if mail.session.direction is Direction.INBOUND else frozenset[str]()
+    genuine = results.genuine(head, about.hostname, _own_sets(mail, about), domains=domains)
     header = b"".join(_on_top(mail, about)) + genuine + _completed(mail, about, head)
     body = Splice(spooled.file, pieces)
     shown = mime.shown(spooled.head)

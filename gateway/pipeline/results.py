@@ -7,6 +7,7 @@ never reaches a reader, as somebody believes it: a mail program, the next host, 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
@@ -29,6 +30,10 @@ _UNPRINTABLE = bytes({*range(256)} - {*range(0x21, 0x7F)})
 _COMMENT = re.compile(r"\([^()]*\)")
 _NESTED = 10
 """Comments within each other that are looked past."""
+_FLAT_COMMENT = re.compile(r"\([^)]*\)?")
+_QUOTED_SIGN = re.compile(r'\\[()"=]')
+MAX_NAME = 254
+"""Characters at the end of a name that are compared: one more than a domain has."""
 _ASSIGNED = re.compile(r'="?[^\s;"()<>,]*')
 _INSTANCE = re.compile(rb"\s*i\s*=\s*([0-9]{1,3})\s*;", re.IGNORECASE)
 
@@ -66,17 +71,20 @@ def _value(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else '"' + re.sub(r"[^ !#-\[\]-~]", "?", text) + '"'
 
 
-def genuine(block: bytes, hostname: str, kept: Collection[int] = ()) -> bytes:
+def genuine(
+    block: bytes, hostname: str, kept: Collection[int] = (), *, domains: Collection[str] = frozenset()
+) -> bytes:
     """*block* without what only we may write: X-Gatepost-*, and results that claim to be ours (RFC 8601 5).
 
-    Of the ARC sets those in *kept* stay (see `own_sets`). Lines that continue nothing are gone too: they would continue
-    a field of ours, which comes to stand above them.
+    Of the ARC sets those in *kept* stay (see `own_sets`). For mail from the world *domains* are ours, in A-labels: who
+    trusts one host of ours may trust all, so results of a host under them are taken out too. Lines that continue
+    nothing are gone as well: they would continue a field of ours, which comes to stand above them.
     """
     block = re.sub(rb"\A(?:[ \t][^\n]*\n)+", b"", block)
     seen = block.translate(None, _UNPRINTABLE).lower()
     if not any(one in seen for one in _PERHAPS_FORGED):
         return block
-    return b"".join(one for one in fields(block) if not _is_forged(one, hostname, kept))
+    return b"".join(one for one in fields(block) if not _is_forged(one, hostname, kept, domains))
 
 
 def own_sets(arc: Arc, found: Found, hostname: str, sealer: str = "") -> frozenset[int]:
@@ -97,24 +105,58 @@ def _is_seal_of(domain: str, hostname: str, sealer: str) -> bool:
     )
 
 
-def _is_forged(one: bytes, hostname: str, kept: Collection[int]) -> bool:
+def _is_forged(one: bytes, hostname: str, kept: Collection[int], domains: Collection[str]) -> bool:
     """Whether the field is of a kind that only we write; octets in its name that nobody sees do not count."""
     name = name_of(one).translate(None, _UNPRINTABLE)
     if name.startswith(b"x-gatepost-"):
         return True
-    if name not in _NAMES or not _claims(one, hostname):
+    is_arc = name.startswith(b"arc-")
+    if name not in _NAMES or not _claims(one, hostname, () if is_arc else domains):
         return False
-    match = _INSTANCE.match(one.partition(b":")[2]) if name.startswith(b"arc-") else None
+    match = _INSTANCE.match(one.partition(b":")[2]) if is_arc else None
     return match is None or int(match[1]) not in kept
 
 
-def _claims(one: bytes, hostname: str) -> bool:
+def _claims(one: bytes, hostname: str, domains: Collection[str]) -> bool:
     """Whether some reader may find our name where the server's stands: comments and quotes end elsewhere for others."""
     text = raw_text(one.partition(b":")[2].replace(b"\r\n", b""))
     if text.count("=?") > MAX_WORDS or (len(text) > MAX_VALUE and "=?" in text):
         return True  # nobody honest writes so, and we would not decode all of it
-    wanted, decoded = hostname.lower().rstrip("."), decode_words(text)
-    return any(name == wanted for reading in {text, decoded, _closed_up(decoded)} for name in _names_in(reading))
+    wanted, readings = hostname.lower().rstrip("."), {_seen(text), _seen(decode_words(text))}
+    everywhere = readings | set(map(_closed_up, readings))
+    if any(name == wanted for reading in everywhere for name in _names_in(reading)):
+        return True
+    places = {place for reading in readings for place in _places(reading)} if domains else set[str]()
+    if any(len(place) > MAX_VALUE for place in places):
+        return True  # nor so
+    ours = {wanted, *domains}
+    return any(_is_within(name, ours) for place in places for name in _names_in(place))
+
+
+def _seen(text: str) -> str:
+    """*text* as who compares names maps it: no characters that nobody sees, dots and full-width letters plain."""
+    if text.isascii():
+        return text
+    seen = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    return unicodedata.normalize("NFKC", seen).replace("\N{IDEOGRAPHIC FULL STOP}", ".")
+
+
+def _places(text: str) -> Iterator[str]:
+    """What stands before the first result, where the server's name has to be: readers end comments in different ways.
+
+    Behind it honest servers name whom the mail is from, in comments too.
+    """
+    for one in {text, _QUOTED_SIGN.sub("", text)}:
+        for reading in {one, _FLAT_COMMENT.sub(" ", one), _closed_up(one)}:
+            yield reading.partition("=")[0]
+
+
+def _is_within(name: str, domains: Collection[str]) -> bool:
+    """Whether *name* is one of *domains*, or lies below one."""
+    name = name[-MAX_NAME:]
+    while name and name not in domains:
+        name = name.partition(".")[2]
+    return bool(name)
 
 
 def _closed_up(text: str) -> str:

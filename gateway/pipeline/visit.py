@@ -258,8 +258,10 @@ class Visit:
         """Refuse when all refuse, defer when one defers, else keep it for each."""
         now = time.time()
         told = reported.told(mail, found, self._policies.stages, now)
-        sealer = self._policies.stages.signing.arc_domain
-        about = Circumstances(self._intake.hostname, now, found, self._policies.version, told=told, sealer=sealer)
+        sealer, domains = self._policies.stages.signing.arc_domain, ways.ours(self._policies.stages.routes)
+        about = Circumstances(
+            self._intake.hostname, now, found, self._policies.version, told=told, sealer=sealer, domains=domains
+        )
         worst = [v for v in verdicts.values() if v.action is Action.DEFER]
         if not worst and self._intake.reports:  # what is deferred comes again, and is counted then
             about = replace(about, observation=observed.observation(mail, found, verdicts, about.now))

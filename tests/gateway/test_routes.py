@@ -32,6 +32,11 @@ def test_nothing_else_is_ours(domain: str) -> None:
     assert not routes.accepts_from_world(ROUTES, domain)
 
 
+def test_the_domains_that_strangers_write_to_are_ours() -> None:
+    assert routes.ours(ROUTES) == {"ours.example", "xn--bcher-kva.example", "passed.example"}
+    assert routes.ours(Routes()) == frozenset()
+
+
 def test_a_domain_named_comes_before_the_route_for_all() -> None:
     assert routes.route(ROUTES, "PASSED.example") == INSIDE
     assert routes.route(ROUTES, "else.example") == SMARTHOST
