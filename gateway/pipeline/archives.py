@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, NamedTuple
 
 from gateway.model import Part
-from gateway.pipeline import libarchive, zips
+from gateway.pipeline import libarchive, rar, zips
 from gateway.pipeline.mime import file_name
 from gateway.pipeline.passwords import candidates
 from gateway.pipeline.sniff import PREFIX, sniff
@@ -25,6 +25,7 @@ from gateway.stages import Content as ContentPolicy
 Limits = ContentPolicy.Settings
 
 ZIP = "application/zip"
+ISO = "application/x-iso9660-image"
 LARGE = 10 << 20
 """Octets from which on the ratio of unpacked to packed ones counts: what is small may be as dense as it likes."""
 MOST_LOCKED = 10
@@ -56,7 +57,7 @@ _FORMS = {
     "application/x-archive": _Form(("ar",), seen=False),
     "application/x-xar": _Form(("xar",)),
     "application/x-lha": _Form(("lha",), seen=False),
-    "application/x-iso9660-image": _Form(("iso9660",)),
+    ISO: _Form(("iso9660",)),
     "application/x-rpm": _Form(("raw",), "rpm", seen=False),
     "application/gzip": _Form(_IN_IT, "gzip"),
     "application/x-bzip2": _Form(_IN_IT, "bzip2"),
@@ -73,7 +74,7 @@ ARJ = "application/x-arj"
 _CLOSED = {"application/x-ace": "ACE", ARJ: "ARJ", "application/x-szdd": "SZDD"}
 _SUFFIXES = (".zip", ".zipx", ".7z", ".rar", ".cab")
 _BY_NAME = {
-    **dict.fromkeys((".iso", ".img", ".udf"), "application/x-iso9660-image"),
+    **dict.fromkeys((".iso", ".img", ".udf"), ISO),
     ".tar": "application/x-tar",
     ".lzma": "application/x-lzma",
 }
@@ -120,6 +121,8 @@ class Archives:
             self._zip(file, part, depth)
         elif kind in _FORMS:
             self._other(file, part, kind, depth)
+            if kind == ISO and _has_udf(file):
+                self._amend(part.path, unreadable="it has a UDF file system, which nobody here can open")
         elif kind in _CLOSED and (kind != ARJ or _is_arj(file)):
             self._amend(
                 part.path, unreadable=f"it is an archive of the kind {_CLOSED[kind]}, which nobody here can open"
@@ -210,6 +213,8 @@ class Archives:
         if _locked_by_header(file, kind):
             self._amend(part.path, encrypted=True)
             return
+        if rar.is_locked(file):  # which libarchive does not notice
+            self._amend(part.path, encrypted=True)
         form, found = _FORMS[kind], False
         try:
             found = self._entries(file, part, form, depth)
@@ -218,8 +223,11 @@ class Archives:
         except libarchive.Broken:
             if self._is_late():
                 raise self._too_long(part.path) from None
-            if kind not in _WEAK or self._parts[-1].path.startswith(f"{part.path}/"):
+            if _is_certain(kind, part) or self._parts[-1].path.startswith(f"{part.path}/"):
                 self._amend(part.path, unreadable="it is an archive that cannot be read to its end")
+        else:
+            if not found and "raw" not in form.formats and _is_certain(kind, part):
+                self._amend(part.path, unreadable="it is an archive in which no file can be seen")
 
     def _entries(self, file: BinaryIO, part: Part, form: _Form, depth: int) -> bool:
         """Add each file; whether there were any."""
@@ -227,8 +235,7 @@ class Archives:
         bare = _names_of_packed(file, part)  # now: from here on the place in the file is libarchive's
         with libarchive.opened(file, form.formats, form.packing, None, self._deadline) as entries:
             for entry in entries:
-                is_raw = entry.name == "data" and "raw" in form.formats
-                self._entry(entry, bare if is_raw else [entry.name], part, depth, not form.seen)
+                self._entry(entry, bare if entry.bare else [entry.name], part, depth, not form.seen)
                 found = True
         return found
 
@@ -349,8 +356,20 @@ def _kind(file: BinaryIO, part: Part) -> str:
         return part.sniffed
     file.seek(32769)
     if file.read(5) == b"CD001":  # ECMA-119 8.1.2: behind 16 sectors that may hold anything
-        return "application/x-iso9660-image"
+        return ISO
     return "" if part.sniffed else _BY_NAME.get(_suffix(part.filename), "")
+
+
+def _is_certain(kind: str, part: Part) -> bool:
+    """Whether it is an archive of that kind for sure, not by its name or by octets that a text may begin with too."""
+    return part.sniffed == kind and kind not in _WEAK
+
+
+def _has_udf(file: BinaryIO) -> bool:
+    """Whether the descriptors of the volume name UDF (ECMA-167 3/9.1): many programs prefer it to ISO 9660."""
+    file.seek(32768)
+    descriptors = file.read(64 << 11)
+    return any(descriptors[at + 1 : at + 5] == b"NSR0" for at in range(0, len(descriptors), 2048))
 
 
 def _is_arj(file: BinaryIO) -> bool:
@@ -371,15 +390,13 @@ def _hides_another(file: BinaryIO) -> bool:
 def _locked_by_header(file: BinaryIO, kind: str) -> bool:
     """Whether not even names can be told: 7z and RAR can encrypt their headers too."""
     file.seek(0)
-    head = file.read(64)
+    head = file.read(32)
     if kind == "application/x-7z-compressed":  # 7zFormat.txt: the next header may be packed, and with AES
         at, size = int.from_bytes(head[12:20], "little"), int.from_bytes(head[20:28], "little")
         file.seek(min(32 + at, 1 << 62))
         header = file.read(min(size, 4096))
         return header[:1] == b"\x17" and b"\x06\xf1\x07\x01" in header
-    if head.startswith(b"Rar!\x1a\x07\x01\0"):  # RAR 5.0 archive format: the header's type stands behind CRC and size
-        return head[13:14] == b"\4" or head[12:13] == b"\4"
-    return head.startswith(b"Rar!\x1a\x07\0") and bool(int.from_bytes(head[10:12], "little") & 0x80)
+    return kind == "application/x-rar" and rar.is_nameless(file)
 
 
 def _names_of_packed(file: BinaryIO, part: Part) -> list[str]:

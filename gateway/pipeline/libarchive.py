@@ -20,6 +20,7 @@ LIBRARY = "libarchive.so.13"
 BLOCK = 64 << 10
 _OK, _EOF, _RETRY, _WARN = 0, 1, -10, -20
 _FOLDER = 0o040000
+_RAW = 0x90000
 _FILTERS = {"gzip": 1, "bzip2": 2, "compress": 3, "lzma": 5, "xz": 6, "rpm": 8, "lzip": 9, "lz4": 13, "zstd": 14}
 _READ = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p))
 _SEEK = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int)
@@ -31,15 +32,17 @@ class Broken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of an archive: `link` is where it points, `read` gives the next octets, at most so many, b"" at its end.
+    """One file of an archive: `link` is where it points, `bare` that it was only packed, and has no archive around it.
 
-    It can be read until the next entry is asked for; `Broken` where its octets cannot be had.
+    `read` gives the next octets, at most so many, b"" at the end, until the next entry is asked for; `Broken` where
+    they cannot be had.
     """
 
     name: str
     size: int
     encrypted: bool
     folder: bool
+    bare: bool
     link: str
     read: Callable[[int], bytes]
 
@@ -101,6 +104,7 @@ def prepare() -> _Library | None:
         ("archive_read_open1", ctypes.c_int, handle),
         ("archive_read_next_header", ctypes.c_int, handle, ctypes.POINTER(handle)),
         ("archive_read_data", ctypes.c_ssize_t, handle, text, ctypes.c_size_t),
+        ("archive_format", ctypes.c_int, handle),
         ("archive_entry_pathname_utf8", text, handle),
         ("archive_entry_pathname", text, handle),
         ("archive_entry_symlink_utf8", text, handle),
@@ -178,6 +182,7 @@ def _entry(functions: Any, archive: ctypes.c_void_p, entry: ctypes.c_void_p) -> 
         max(0, functions.archive_entry_size(entry)),
         functions.archive_entry_is_encrypted(entry) > 0,
         functions.archive_entry_filetype(entry) & 0o170000 == _FOLDER,
+        functions.archive_format(archive) == _RAW,
         link.decode("utf-8", "replace"),
         functools.partial(_data, functions, archive),
     )

@@ -306,7 +306,9 @@ def _compare(found: Zip) -> None:
         )
         name = tail[:length].decode("utf-8" if flags & 0x800 else "cp437", "replace")
         size, packed, _ = _large(tail[length:], size, packed, 0)
-        found.differences += _differences(entry, name, (flags, method, crc, packed, size))
+        if differences := [*_differences(entry, name, (flags, method, crc, packed, size))]:
+            found.differences += differences
+            _stray(found, entry.offset, found.file.seek(0, 2))
         found.overlapping |= entry.offset < reached
         reached = max(reached, start + entry.packed)
     found.differences = list(dict.fromkeys(found.differences))
