@@ -145,7 +145,10 @@ def loose_base64(raw: bytes) -> bytes:
 
 def on_behind_padding(raw: bytes) -> list[bytes]:
     """What other readers see in base64 that goes on behind its "=": each piece by itself, or no padding at all."""
-    pieces = re.split(rb"=[=\s]*", raw)
-    if len(pieces) < 2 or not any(pieces[1:]):
+    padding = raw.find(b"=")
+    if padding < 0 or not raw[padding:].strip(b"= \t\r\n"):
         return []
-    return [b"".join(loose_base64(piece + b"==") for piece in pieces), loose_base64(b"".join(pieces))]
+    pieces = bytearray()
+    for match in re.finditer(rb"[^=]+", raw):
+        pieces += loose_base64(match[0] + b"==")
+    return [bytes(pieces), loose_base64(raw.replace(b"=", b""))]

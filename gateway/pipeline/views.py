@@ -26,7 +26,7 @@ Buffer = bytes | mmap
 
 LONG = 64 << 10
 """Octets of plain base64 that others get to read of each part."""
-MAX_READ = 8 << 20
+MAX_READ = 4 << 20
 """Octets of an odd mail that are read in every way; what is larger is not scanned."""
 MAX_SECTIONS = 2000
 MAX_HEADERS = 4
