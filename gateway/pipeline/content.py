@@ -129,7 +129,8 @@ class _Walk:
         """Read what is odd as others read it. Who knows then which parts a scanner sees? It gets each by itself."""
         if self.found.odd:
             views.compare(self.data, self.leaves, self.found)
-            self.found.tray.unseen += [leaf.path for leaf in self.leaves if leaf.path not in self.found.tray.unseen]
+            for leaf in self.leaves:
+                self.found.tray.hide(leaf.path)
 
     def header(self, start: int, end: int) -> Header:
         """The header block of the entity at *start*; `Unscannable` where it exceeds a limit."""
@@ -166,11 +167,11 @@ class _Walk:
                 raise Unscannable(f"a field has more than {self.limits.encoded_words} encoded words")
             yield Field(name.rstrip().decode("ascii"), raw_text(value.replace(b"\r\n", b"").strip()))
 
-    def entity(self, header: Header, start: int, end: int, path: str, depth: int) -> None:
-        """Walk one entity, its header already read: a multipart, a message, or a leaf."""
+    def entity(self, header: Header, start: int, end: int, path: str, depth: int, default: str = "text/plain") -> None:
+        """Walk one entity, its header already read: a multipart, a message, or a leaf; *default* is its type."""
         if depth > self.limits.depth:
             raise Unscannable(f"parts are nested more than {self.limits.depth} deep")
-        kind = self._media_type(header)
+        kind = self._media_type(header) or default
         if is_ambiguous(header):
             self.found.ambiguous("the type of a part, or its boundary, can be read in two ways")
         if kind == "message/partial":
@@ -199,7 +200,7 @@ class _Walk:
             self.found.defect("a Content-Type cannot be read")
             if re.search("multipart|message|boundary", header.first("content-type"), re.IGNORECASE):
                 self.found.ambiguous("a Content-Type that speaks of several parts cannot be read")
-        return kind or "text/plain"
+        return kind
 
     def encoding(self, header: Header) -> str:
         """The encoding of a body in lower case, "" for none; what is not known is read as none."""
@@ -216,8 +217,9 @@ class _Walk:
 
     def _multipart(self, header: Header, boundary: bytes, end: int, path: str, depth: int) -> None:
         encoded = _MEANT.search(header.first("content-transfer-encoding"))
-        digest = media_type(header.first("content-type")) == "multipart/digest"  # its parts are messages by default
+        digest = media_type(header.first("content-type")) == "multipart/digest"  # RFC 2046 5.1.5
         self.found.odd = self.found.odd or bool(encoded) or digest or not plain_boundary(boundary)
+        default = "message/rfc822" if digest else "text/plain"
         spans = self._between(boundary, header.body, end)
         if not spans and encoded:
             self._encoded_multipart(header, end, path, depth)
@@ -225,7 +227,7 @@ class _Walk:
             self._unreadable_multipart("a multipart has no parts", header.body, end)
         for number, (start, stop) in enumerate(spans, 1):
             inner = f"{path}.{number}" if path else str(number)
-            self.entity(self.header(start, stop), start, stop, inner, depth + 1)
+            self.entity(self.header(start, stop), start, stop, inner, depth + 1, default)
 
     def _encoded_multipart(self, header: Header, end: int, path: str, depth: int) -> None:
         """A multipart that is itself encoded, against RFC 2045 6.4."""
@@ -300,9 +302,13 @@ class _Walk:
         self.found.tray.put(path, partial(self._start, encoding, body, end), unseen=self.encoded)
         plain = self._is_plain(encoding, body, end)
         self.found.odd = self.found.odd or not plain
-        is_file = kind not in _MESSAGES and views.is_file("".join(filenames(header)), kind, sniffed)
+        shown = not kind.startswith("message/") and encoding not in _UU
+        is_file = shown and views.is_file("".join(filenames(header)), kind, sniffed)
         self.leaves.append(views.Leaf(path, body, end, encoding, plain, is_file))
-        if sniffed == TNEF or "ms-tnef" in kind:
+        if kind == "message/external-body":
+            phantom = self.header(body, end).body  # nobody needs it, and some show it (RFC 2046 5.2.3)
+            self.leaves.append(views.Leaf(path, phantom, end, encoding, plain, False))
+        if sniffed == TNEF:
             self.found.tnef(self._decoded(encoding, body, end), path)
         elif kind in _MESSAGES:
             self.found.defect("an attached message is encoded")

@@ -32,6 +32,11 @@ class Tray:
             self._sources[path] = source
             self.unseen += [path] * unseen
 
+    def hide(self, path: str) -> None:
+        """Say of the part at *path* that a scanner may not see it in the message as it is."""
+        if path in self._sources and path not in self.unseen:
+            self.unseen.append(path)
+
     def of(self, part: Part, most: int) -> bytes:
         """At most *most* octets of *part*; none where it was not laid out."""
         path, size, octets = self._last
