@@ -119,7 +119,7 @@ class Filter:
     def _is_opened(self, part: Part, by_path: Mapping[str, Part]) -> bool:
         """Whether an office program would open it. What the parser unpacked is looked at file by file."""
         if part.sniffed == _ZIP:
-            return not self._is_unpacked(part, by_path)
+            return documents.is_named(part.filename) and not self._is_unpacked(part, by_path)
         if part.sniffed in _OPENED or documents.is_named(part.filename):
             return True
         if "/" in part.path and part.filename.lower().endswith(".rels"):

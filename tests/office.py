@@ -115,11 +115,15 @@ def _repeated(plain: bytes, at: int) -> tuple[int, int]:
 
 
 def project(
-    modules: Mapping[str, str], storage: str = "Macros", cache: bytes = b"", lost: Sequence[str] = ()
+    modules: Mapping[str, str],
+    storage: str = "Macros",
+    cache: bytes = b"",
+    lost: Sequence[str] = (),
+    compiled: int = 200,
 ) -> dict[str, bytes]:
     """The streams of a VBA project: *modules* by name, source as typed. *cache* stands in _VBA_PROJECT, as p-code's names
-    do; the modules that are *lost* have a stream, but their source was overwritten."""
-    before = b"\x01\x16\x01" + bytes(200)
+    do, and each module has *compiled* octets of it; the modules that are *lost* have no source any more."""
+    before = b"\x01\x16\x01" + bytes(compiled)
     listed = b"".join(_record(0x19, n.encode()) + _record(0x1A, n.encode()) + _record(0x32, n.encode("utf-16-le"))
                       + _record(0x31, struct.pack("<I", len(before))) + _record(0x21, b"") + _record(0x2B, b"") for n in modules)  # fmt: skip
     directory = b"".join([

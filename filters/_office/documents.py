@@ -64,7 +64,7 @@ class Words:
 
 def is_document(head: bytes, name: str) -> bool:
     """Whether a file that begins with *head* (`MAX_HEAD` octets) is one that an office program opens."""
-    return is_named(name) or head.startswith(_FIRST) or b"mime-version:" in head.lower()
+    return is_named(name) or head.startswith(_FIRST) or _is_link(head, name) or b"mime-version:" in head.lower()
 
 
 def is_named(name: str) -> bool:
@@ -111,8 +111,14 @@ def _read(inner: Inner, words: Words, meter: Meter) -> Seen:
         yield from sheets.look(data, meter)
     elif data.startswith(b"PK\3\4"):
         yield from _archive(data, meter)
+    elif _is_link(data, name):
+        yield from sheets.binary_link(data)
     else:
         yield from _text(data, name, words, meter)
+
+
+def _is_link(data: bytes, name: str) -> bool:
+    return name.lower().endswith(".bin") and sheets.LINK.match(data) is not None
 
 
 def _text(data: bytes, name: str, words: Words, meter: Meter) -> Seen:

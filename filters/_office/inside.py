@@ -29,7 +29,6 @@ _CLASSES = (
     ("05741520-C4EB-440A-AC3F-9643BBC9F847", "otkloadr.wrloader", "Otkloadr", "CVE-2015-1641"),
     ("25336920-03F9-11CF-8FD0-00AA00686F13", "htmlfile", "HTML page", "CVE-2021-40444"),
     ("EAB22AC3-30C1-11CF-A7EB-0000C05BAE0B", "shell.explorer", "web browser", "CVE-2016-0199"),
-    ("D27CDB6E-AE6D-11CF-96B8-444553540000", "shockwaveflash", "Flash", "CVE-2018-4878"),
 )
 _EQUATIONS = ("equation", "equation.2", "equation.3")
 _BY_NAME = {name: (what, known) for _, name, what, known in _CLASSES}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from html import unescape
 
-from filters._office import inside
+from filters._office import inside, sheets
 from filters._office.seen import Inner, Meter, Seen, Sight, Unreadable, fields, remote, shown
 from filters._office.vba import Calls
 
@@ -102,6 +102,10 @@ def _fields(text: str, meter: Meter) -> Iterator[Sight]:
     yield from fields(unescape("".join(pieces)))
 
 
+def _formulas(text: str, meter: Meter) -> Iterator[Sight]:
+    yield from sheets.text(unescape(text).encode("utf-8", "replace"), meter)
+
+
 def _dde_links(text: str, meter: Meter) -> Iterator[Sight]:
     for tag in _tags("ddeLink", text, meter):
         yield Sight("dde", f"starts {shown(tag.get('ddeService', ''))} by DDE")
@@ -161,6 +165,7 @@ _READERS = (
     (b"instrText", _fields),
     (b"fldSimple", _fields),
     (b"ddeLink", _dde_links),
+    (b"Formula", _formulas),
     (b"dde-application", _dde_sources),
     (b"acrosheet", _macro_sheets),
     (b"customUI", _ribbon),

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 
 from filters._office import compound, inside
-from filters._office.seen import Inner, Meter, Seen, Sight, fields, remote
+from filters._office.seen import Inner, Meter, Seen, fields, remote
 
-_OPENS = re.compile(rb"\\(objdata|fldinst|template|objupdate|objautlink)(?![a-z])-?\d{0,10}", re.IGNORECASE)
+_OPENS = re.compile(rb"\\(objdata|fldinst|template)(?![a-z])-?\d{0,10}", re.IGNORECASE)
+_UPDATES = re.compile(rb"\\obj(?:update|autlink)(?![a-z])", re.IGNORECASE)
 _TOKEN = re.compile(
     rb"(?P<open>\{)|(?P<close>\})|\\bin(?P<raw>\d{1,10}) ?|\\'(?P<hex>[0-9A-Fa-f]{2})|(?P<star>\\\*)"
     rb"|\\[A-Za-z]+-?\d* ?|\\.|(?P<text>[^\\{}]+)|.",
@@ -22,12 +23,13 @@ _NO_HEX = bytes(set(range(256)) - set(b"0123456789abcdefABCDEF"))
 
 def look(data: bytes, meter: Meter) -> Seen:
     """What the document *data* does, and the objects in it."""
-    updates = False
+    updates = _UPDATES.search(data) is not None
     instructions: list[str] = []
     for match in _OPENS.finditer(data):
         meter.steps(20)
+        if _is_shown(data, match.start()):
+            continue
         word = match[1].lower()
-        updates |= word in {b"objupdate", b"objautlink"}
         if word == b"objdata":
             yield from _object(_hexadecimal(data, match.end(), meter), updates)
         elif word == b"fldinst":
@@ -35,6 +37,12 @@ def look(data: bytes, meter: Meter) -> Seen:
         elif word == b"template":
             yield from remote("a template", _text(data, match.end(), meter))
     yield from fields("".join(instructions))
+
+
+def _is_shown(data: bytes, at: int) -> bool:
+    """Whether the backslash at *at* is text: an odd number of others stands before it."""
+    before = data[max(0, at - 4096) : at]
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
 
 
 def _object(digits: bytes, updates: bool) -> Seen:
@@ -47,8 +55,6 @@ def _object(digits: bytes, updates: bool) -> Seen:
         yield Inner(octets[at:])
     else:
         yield from inside.packed(octets)
-    if not octets:
-        yield Sight("unreadable", "has an object in which nothing can be read")
 
 
 def _paired(digits: bytes) -> bytes:
@@ -82,7 +88,7 @@ def _group(data: bytes, at: int, meter: Meter) -> list[re.Match[bytes]]:
     tokens: list[re.Match[bytes]] = []
     depth, passing = 0, 0
     while match := _TOKEN.match(data, at):
-        meter.steps(8 + (match.end() - at) // 64)
+        meter.steps(8 + (match.end() - at) // 32)
         at = match.end() + (int(match["raw"]) if match["raw"] else 0)
         depth += bool(match["open"]) - bool(match["close"])
         if depth < 0:

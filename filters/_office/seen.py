@@ -71,7 +71,11 @@ def shown(text: str) -> str:
 
 _FIELD = re.compile(r"(?<![A-Za-z])DDE(?:AUTO)?(?![A-Za-z])", re.IGNORECASE)
 _QUOTE = re.compile(r"QUOTE((?:\s{1,9}\d{1,3}){3,200})", re.IGNORECASE)
-_LOCAL = re.compile(r"(?:file:/{0,3}(?:localhost/)?)?[a-z][:|][\\/]|[^:\\/][^:]*$|/(?![\\/])|$", re.IGNORECASE)
+# A path on the own disk, on a machine that is named without a dot and so in the own network, or beside the document.
+_LOCAL = re.compile(
+    r"(?:file:/{0,3}(?:localhost/)?)?[a-z][:|][\\/]|(?:file:/{0,3})?[\\/]{2}[a-z][\w-]*[\\/]|[^:\\/][^:]*$|/(?![\\/])|$",
+    re.IGNORECASE,
+)
 
 
 def fields(text: str) -> Iterator[Sight]:

@@ -16,6 +16,9 @@ BEGINNINGS = (b"\x09\0\4\0", b"\x09\0\6\0", b"\x09\2\6\0", b"\x09\4\6\0", b"\x09
 
 _BOF = {0x0009, 0x0209, 0x0409, 0x0809}
 _EOF, _NAME, _FILEPASS, _BOUNDSHEET, _SUPBOOK, _EXTERNSHEET = 0x0A, 0x18, 0x2F, 0x85, 0x1AE, 0x17
+LINK = re.compile(rb"\xe8\x02(?:[\x80-\xff][\0-\x7f]|[\x06-\x7f])\x01\0")
+"""How the part of a link to a program begins: BrtBeginSupBook, its size in seven bits an octet, and 1."""
+
 _HIDDEN = ("", "hidden ", "very hidden ", "hidden ")
 _MACRO_SHEET = 0x40
 _AUTO = re.compile(rb"auto_?(?:open|close|activate|deactivate)", re.IGNORECASE)
@@ -24,7 +27,7 @@ _BUILT_IN = {1: "Auto_Open", 2: "Auto_Close", 10: "Auto_Activate", 11: "Auto_Dea
 # A cell that begins like a formula and names a program and what to ask of it: =cmd|'/C calc'!A0
 _CALL = re.compile(rb"\|[^\r\n|!]{1,400}+!")
 _FORMULA = re.compile(
-    rb"(?:^|[\r\n\t,;>])[\" ]{0,9}[=+@-][^\r\n\t;]{0,120}?(?<![\w.])([A-Za-z][\w.]{0,60})$",
+    rb"(?:^|[\r\n\t,;>\"'])[\" ]{0,9}[=+@-][^\r\n\t;]{0,120}?(?<![\w.])([A-Za-z][\w.]{0,60})$",
 )
 
 
@@ -56,17 +59,17 @@ def _globals(workbook: bytes, meter: Meter) -> Iterator[tuple[int, bytes]]:
 
 
 def _of(kind: int, body: bytes, version: int, workbook: bytes) -> tuple[str, str] | None:
+    """What one record says, as a code and words; the code "auto" is for Excel 4 macros only."""
     if kind == _FILEPASS:
         return "encrypted", "has a password"
-    if kind == _BOUNDSHEET and len(body) >= 6:
-        return _sheet(body, workbook)
     if kind in _BOF and int.from_bytes(body[2:4], "little") == _MACRO_SHEET:
         return "xlm", "is an Excel 4 macro sheet"
+    if kind == _BOUNDSHEET and len(body) >= 6:
+        return _sheet(body, workbook)
     if kind == _NAME and len(body) > 14:
         return _name(body)
-    if kind == _SUPBOOK or (kind == _EXTERNSHEET and version == 0x0500):
-        return _link(body)
-    return None
+    is_link = kind == _SUPBOOK or (kind == _EXTERNSHEET and version == 0x0500)
+    return _link(_path(kind, body)) if is_link else None
 
 
 def _sheet(body: bytes, workbook: bytes) -> tuple[str, str] | None:
@@ -87,11 +90,26 @@ def _name(body: bytes) -> tuple[str, str] | None:
     return ("auto", match[0].decode("ascii")) if match else None
 
 
-def _link(body: bytes) -> tuple[str, str] | None:
-    """A link to a program (2.5.277): its name, the octet 3, and what it is asked for."""
-    program, mark, _ = body[2:].replace(b"\0", b"").partition(b"\3")
-    name = re.sub(r"[^\w. -]", "", program.decode("latin-1"))
-    return ("dde", f"starts {shown(name) or 'another program'} by DDE") if mark else None
+def _path(kind: int, body: bytes) -> bytes:
+    """The path in a record that links to something: a count of characters, and how wide they are, stand before it."""
+    if kind == _EXTERNSHEET:
+        return body[1 : 1 + body[0]] if body else b""
+    count = int.from_bytes(body[2:4], "little")
+    return body[5 : 5 + count * (2 if body[4:5] == b"\1" else 1)]
+
+
+def _link(path: bytes) -> tuple[str, str] | None:
+    """A link to a program (2.5.277): its name, the octet 3, and what it is asked for; paths of files begin with 1."""
+    program, mark, _ = path.replace(b"\0", b"").partition(b"\3")
+    return ("dde", f"starts {shown(program.decode('latin-1'))} by DDE") if mark and program[:1] > b"\2" else None
+
+
+def binary_link(octets: bytes) -> Iterator[Sight]:
+    """What a part that links to something does in a workbook of binary records ([MS-XLSB] 2.4.146: 1 is DDE)."""
+    if link := LINK.match(octets):
+        begin = link.end() + 4
+        size = 2 * min(int.from_bytes(octets[link.end() : begin], "little"), 100)
+        yield Sight("dde", f"starts {shown(octets[begin : begin + size].decode('utf-16-le', 'replace'))} by DDE")
 
 
 def text(octets: bytes, meter: Meter) -> Iterator[Sight]:

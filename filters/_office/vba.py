@@ -18,6 +18,8 @@ from filters._office.seen import Sight, Unreadable, shown
 MAX_SOURCE = 2 << 20
 """Octets of source in one module."""
 MAX_STREAM = 16 << 20
+EMPTY = 1150
+"""Octets that Office writes before the source of a module without a line."""
 MAX_CACHE = 1 << 20
 
 _CONTINUED = re.compile(r"[ \t]_[ \t]*\r?\n[ \t]*")
@@ -47,10 +49,11 @@ _BEGINS = re.compile(rb"\x01..\0Attribut", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """The name of a module, and its source; "" where there is none to be read."""
+    """The name of a module, its source ("" where none can be read), and how many octets of p-code stand before that."""
 
     name: str
     source: str
+    compiled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +113,30 @@ def _autos(modules: list[Module]) -> Iterator[str]:
 
 
 def _hidden(file: Compound, modules: list[Module], source: str) -> str:
-    """Why what runs may not be what the source says, or "".
-
-    The names that the p-code uses stand in _VBA_PROJECT as plain text (2.3.4.1 leaves the form of it open).
-    """
-    if missing := [module.name for module in modules if not module.source]:
+    """Why what runs may not be what the source says, or ""."""
+    readable = {module.name.lower() for module in modules if module.source}
+    if missing := [module.name for module in modules if module.name.lower() not in readable]:
         return f"that of {shown(missing[0])} cannot be read"
-    written = source.lower()
-    names = {name for name in _identifiers(file) if _AUTO.fullmatch(name)}
-    absent = sorted(name for name in names if name.lower() not in written)
+    if not any(_is_outgrown(module) for module in modules):
+        return ""
+    written = {name.lower() for name in _PROCEDURE.findall(source)}
+    absent = sorted(name for name in set(_identifiers(file)) if _AUTO.fullmatch(name) and not _is_among(name, written))
     return f"it says nothing of {shown(absent[0])}" if absent else ""
 
 
+def _is_outgrown(module: Module) -> bool:
+    """Whether there is more p-code than the source of *module* can have been made into, as measured on honest files."""
+    written = sum(len(line) for line in module.source.splitlines() if not line.startswith("Attribute "))
+    return module.compiled > EMPTY + 4 * written
+
+
+def _is_among(name: str, written: set[str]) -> bool:
+    """Whether *name*, behind which up to four letters may stand that are not its own, is one of those *written*."""
+    return any(name[: len(name) - tail].lower() in written for tail in range(5))
+
+
 def _identifiers(file: Compound) -> Iterator[str]:
+    """The names that the p-code uses: plain text in a stream whose form nobody vouches for (2.3.4.1)."""
     for entry in file.streams():
         if entry.name.lower() == "_vba_project":
             yield from (match.decode("ascii") for match in _IDENTIFIER.findall(file.read(entry, MAX_CACHE)))
@@ -136,7 +150,7 @@ def _modules(file: Compound) -> Iterator[Module]:
             seen.add((entry.start, at))
             source = _source(file, entry, at)
             file.meter.steps(len(source) + 500)
-            yield Module(name, source)
+            yield Module(name, source, at)
 
 
 def _source(file: Compound, entry: Entry, at: int) -> str:
