@@ -253,6 +253,8 @@ class Archives:
         self._parts += [replace(new, filename=file_name(name)) for name in names]
         if claimed(new.sniffed, "", names) and data:
             self.look(io.BytesIO(data), new, depth + 1)
+        if not whole:
+            raise libarchive.Broken  # reading on behind a failure is where libarchive 3.6 crashes
 
     def _taken(self, entry: libarchive.Entry, path: str) -> tuple[bytes, bool]:
         """What the entry holds, and whether that is all."""
@@ -275,9 +277,10 @@ class Archives:
                 for number, entry in enumerate(entries):
                     if path := wanted.get(number):
                         data, whole = self._taken(entry, path)
-                        if whole:
-                            self._replace(path, data, depth, unlocked=password is not None)
-                            done.add(path)
+                        if not whole:
+                            break
+                        self._replace(path, data, depth, unlocked=password is not None)
+                        done.add(path)
         except libarchive.Broken:
             pass
         return done

@@ -35,7 +35,7 @@ class Entry:
     """One file of an archive: `link` is where it points, `bare` that it was only packed, and has no archive around it.
 
     `read` gives the next octets, at most so many, b"" at the end, until the next entry is asked for; `Broken` where
-    they cannot be had.
+    they cannot be had: then no other entry may be asked for, for that is where libarchive 3.6 crashes.
     """
 
     name: str

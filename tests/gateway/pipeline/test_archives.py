@@ -1,28 +1,35 @@
 """What the parser sees in archives of every kind, and what it does about those that are made to harm."""
 
+import asyncio
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
 import resource
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model import Content, Part
+from gateway.model import Content, Mail, Part, Session
+from gateway.pipeline import policy
 from gateway.pipeline.content import parse
+from gateway.pipeline.sandbox import Sandbox
 from gateway.pipeline.tray import Tray
 from gateway.stages import Content as ContentPolicy
 from tests import packed
 from tests.packed import RUN, SAMPLES, Member, crafted, mail, two, zipped
 
 LIMITS = ContentPolicy.Settings()
+MAIL = Mail("m1", Session(ip_address("192.0.2.1")))
 TESTFILES = Path("/usr/share/clamav-testfiles")
 PROGRAM = "application/x-dosexec"
 HINT = "The password is Geheim12."
@@ -358,3 +365,28 @@ def test_no_mutated_archive_stops_the_parser(
     assert len({(part.path, part.filename) for part in content.parts}) == len(content.parts)
     for part in content.parts:
         assert len(tray.of(part, 5000)) <= 5000
+
+
+def test_in_a_confined_worker_archives_are_opened_as_outside() -> None:
+    letters = [mail(make(), "disk.iso" if kind.startswith("disk") else "a.bin", HINT) for kind, make in MADE.items()]
+
+    async def run() -> list[Content]:
+        sandbox = await Sandbox(policy.load(None, None), 1).start()
+        try:
+            return [await scanned(sandbox, letter) for letter in letters]
+        finally:
+            await sandbox.close()
+
+    for letter, content in zip(letters, asyncio.run(run()), strict=True):
+        outside = [(part.path, part.sniffed, part.unreadable, part.unlocked) for part in parse(letter, LIMITS).parts]
+        assert [(part.path, part.sniffed, part.unreadable, part.unlocked) for part in content.parts] == outside
+        assert content.unscannable == ""
+
+
+async def scanned(sandbox: Sandbox, letter: bytes) -> Content:
+    with tempfile.TemporaryFile() as file:
+        file.write(letter)
+        file.flush()
+        answer = await sandbox.scan(MAIL, file)
+    with answer.taken or contextlib.nullcontext():
+        return answer.content
