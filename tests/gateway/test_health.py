@@ -14,6 +14,7 @@ from gateway.config import State as StatePlace
 from gateway.dkim.ring import Ring
 from gateway.dns import Resolver
 from gateway.model import Temporary
+from gateway.pipeline import confinement, policy
 from gateway.store import owners
 from gateway.store.engine import Store
 from tests.peers import hostile_dns, processes, redis
@@ -64,6 +65,21 @@ def test_folders_on_one_disk_are_told_once(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(os, "statvfs", lambda path: Disk(10 << 30))
     assert [check.name for check in health._disks(Config(server=Server(data=tmp_path)), MESSAGE)] == ["disk"]
+
+
+# ---- Confinement ----------------------------------------------------------------------------------------------
+
+
+def test_what_confines_the_parser_is_told():
+    (check,) = health._confinement(policy.load(None, None))
+    assert check.ok
+    assert check.text.startswith("by seccomp, Landlock")
+
+
+def test_what_the_kernel_lacks_of_it_wants_attention(monkeypatch):
+    monkeypatch.setattr(confinement, "kernel", lambda: confinement.Kernel(seccomp=True, landlock=0))
+    (check,) = health._confinement(policy.load(None, None))
+    assert (check.ok, check.text) == (False, "by seccomp, limits; this kernel has no Landlock")
 
 
 # ---- Processes ----------------------------------------------------------------------------------------------------
@@ -220,6 +236,10 @@ def test_keys_that_sign_that_wait_and_that_cannot_be_used_are_told_apart(config)
     (check,) = health._keys(config)
     assert check == health.Check("keys", ok=True, text="in.example signs with one")
     (config.keys_dir / "in.example/one.pem").chmod(0o644)
-    (check,) = health._keys(config)
+    (config.keys_dir / "lost.example").mkdir()
+    (config.keys_dir / "lost.example/one.pem").touch()
+    check, lost = health._keys(config)
+    assert not lost.ok
+    assert "lost.example/keys.json is missing" in lost.text
     assert not check.ok
     assert "chmod 600" in check.text
