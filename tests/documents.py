@@ -154,7 +154,7 @@ SAMPLES: dict[str, Sample] = {
     "Excel 4 macros as text": Sample("a.slk", b"ID;P\r\nO;E\r\nNN;NAuto_open;ER1C1\r\nC;X1;Y1;EALERT(1)\r\nE\r\n", ("xlm",)),
     # DDE
     "DDE in a docx": Sample("a.docx", _document(office.field(_DDE)), ("dde",)),
-    "DDE in pieces": Sample("a.docx", _document("".join(map(office.field, ("D", "DE", "AUTO", " c:\\\\x")))), ("dde",)),
+    "DDE in pieces": Sample("a.docx", _document(office.field("D", "DE", "AUTO", " c:\\\\x")), ("dde",)),
     "DDE in a simple field": Sample("a.docx", _document('<w:fldSimple w:instr="&#68;DE cmd x"/>'), ("dde",)),
     "DDE with marks between": Sample("a.docx", _document(office.field("<![CDATA[DDE]]>AUTO cmd")), ("dde",)),
     "DDE with comments between": Sample("a.docx", _document(office.field("DD<!-- x -->EAUTO cmd")), ("unreadable",)),

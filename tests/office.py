@@ -268,12 +268,13 @@ def relationship(kind: str, target: str, mode: str = "External") -> str:
 
 def body(inner: str) -> str:
     """The main part of a Word document."""
-    return f'<?xml version="1.0"?><w:document xmlns:w="w"><w:body><w:p>{inner}</w:p></w:body></w:document>'
+    return f'<?xml version="1.0"?><w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body><w:p>{inner}</w:p></w:body></w:document>'
 
 
-def field(code: str) -> str:
-    """A field, its code in one element."""
-    return f'<w:r><w:fldChar w:fldCharType="begin"/></w:r><w:r><w:instrText xml:space="preserve">{code}</w:instrText></w:r>'
+def field(*code: str) -> str:
+    """A field, its code in one element or several."""
+    texts = "".join(f'<w:r><w:instrText xml:space="preserve">{one}</w:instrText></w:r>' for one in code)
+    return f'<w:r><w:fldChar w:fldCharType="begin"/></w:r>{texts}<w:r><w:fldChar w:fldCharType="end"/></w:r>'
 
 
 def rich(*groups: str) -> bytes:
