@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -55,7 +57,10 @@ def generate(
 
     Example: gatepost dkim generate example.org --algorithm both
     """
-    ring, name = _ring(ctx, create=True), domain_name(domain)
+    name = _domain(domain)
+    if selector:
+        _selector_name(selector)
+    ring = _ring(ctx, create=True)
     for kind in algorithm.kinds:
         _object_to_second(ring, name, kind)
     made = [
@@ -78,12 +83,35 @@ def show(
     Example: gatepost dkim show example.org
     """
     ring = _ring(ctx)
-    names = [domain_name(domain)] if domain else ring.domains()
-    seen = [one for name in names for one in _looked_at(ctx, ring, name)]
-    if domain and not seen:
+    names = [_domain(domain)] if domain else ring.domains()
+    unknown = {name: fault for name in names if (fault := _unknown(ring, name))}
+    seen = [one for name in names if name not in unknown for one in _looked_at(ctx, ring, name)]
+    if domain and not seen and not unknown:
         raise Permanent(f"there is no key for {names[0]}: gatepost dkim generate {names[0]}")
-    _show(seen, ring, json=json)
-    raise typer.Exit(REFUSED if any(_fault(ring, one.entry) for one in seen) else _code(seen))
+    _show(seen, ring, json=json, unknown=unknown)
+    raise typer.Exit(REFUSED if unknown or any(_fault(ring, one.entry) for one in seen) else _code(seen))
+
+
+@app.command("import", epilog=CODES)
+def import_(
+    ctx: typer.Context,
+    domain: Domain,
+    selector: Annotated[str, typer.Argument(help="The name under which its record stands in the DNS.")],
+    file: Annotated[Path, typer.Argument(help="The private key: PEM, or rspamd's ed25519 key.", dir_okay=False)],
+    json: Json = False,
+) -> None:
+    """Take over a key of rspamd, opendkim, PMG or another gateway. It signs as soon as the DNS has its record.
+
+    The file is copied and stays as it is.
+
+    Example: gatepost dkim import example.org mail /var/lib/rspamd/dkim/example.org.mail.key
+    """
+    name, which = _domain(domain), _selector_name(selector)
+    ring = _ring(ctx, create=True)
+    ring.take(name, which, file)
+    if not json:
+        terminal.say(f"{which} of {name} was imported.")
+    _show(_looked_at(ctx, ring, name), ring, json=json)
 
 
 @app.command(epilog=CODES)
@@ -103,7 +131,7 @@ def rotate(
 
     Examples: gatepost dkim rotate example.org · gatepost dkim rotate example.org --finish
     """
-    ring, name = _ring(ctx), domain_name(domain)
+    ring, name = _ring(ctx), _domain(domain)
     made = [] if finish else _successors(ring, name, _size(bits))
     if force:
         for one in _in_state(ring, name, KeyState.PENDING):
@@ -128,7 +156,7 @@ def remove(
 
     Example: gatepost dkim remove example.org rsa-20261123
     """
-    ring, name, which = _ring(ctx), domain_name(domain), selector_name(selector)
+    ring, name, which = _ring(ctx), _domain(domain), _selector_name(selector)
     found = next((one for one in ring.entries(name) if one.selector == which), None)
     if found is None:
         raise Permanent(f"{name} has no key with the selector {which}")
@@ -148,6 +176,20 @@ def _ring(ctx: typer.Context, *, create: bool = False) -> Ring:
     if create:
         welcome.make_folders(config)
     return Ring(config.keys_dir)
+
+
+def _domain(text: str) -> str:
+    try:
+        return domain_name(text)
+    except Permanent as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _selector_name(text: str) -> str:
+    try:
+        return selector_name(text)
+    except Permanent as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _size(bits: int) -> int:
@@ -211,6 +253,15 @@ def _is_over(entry: Entry) -> bool:
     return entry.state is KeyState.RETIRING and entry.until <= time.time()
 
 
+def _unknown(ring: Ring, domain: str) -> str:
+    """Why nothing is known of the keys of *domain*; nothing where that is known."""
+    try:
+        ring.entries(domain)
+    except Permanent as error:
+        return str(error)
+    return ""
+
+
 def _fault(ring: Ring, entry: Entry) -> str:
     """Why *entry* cannot sign, though it has to or will have to; nothing where it can."""
     if entry.state is not KeyState.RETIRING:
@@ -242,18 +293,21 @@ def _show_made(made: Sequence[Entry], typed: str, *, json: bool) -> None:
     terminal.say(f"The gateway looks for it now and then. To look now, type:  {typed}")
 
 
-def _show(seen: Sequence[Seen], ring: Ring, *, json: bool) -> None:
+def _show(seen: Sequence[Seen], ring: Ring, *, json: bool, unknown: Mapping[str, str] = MappingProxyType({})) -> None:
+    """*unknown* are the domains of whose keys nothing can be told, and why."""
     faults = {one.entry.name: _fault(ring, one.entry) for one in seen}
     if json:
-        terminal.as_json([_facts_seen(one, faults[one.entry.name]) for one in seen])
+        lost = [{"domain": domain, "fault": fault} for domain, fault in unknown.items()]
+        terminal.as_json([*lost, *(_facts_seen(one, faults[one.entry.name]) for one in seen)])
         return
-    if not seen:
+    if not (seen or unknown):
         terminal.say("There are no keys. To make one, type:  gatepost dkim generate example.org")
         return
-    columns = ("domain", "selector", "kind", "state", "since", "DNS", "what to do")
-    terminal.table("", columns, map(_row, seen))
+    if seen:
+        columns = ("domain", "selector", "kind", "state", "since", "DNS", "what to do")
+        terminal.table("", columns, map(_row, seen))
     _show_records([one.entry for one in seen if _wants_record(one)])
-    for fault in filter(None, faults.values()):
+    for fault in filter(None, [*faults.values(), *unknown.values()]):
         terminal.say(f"Mail waits, or goes unsigned (signing.toml): {fault}", style="bold")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,7 @@ from gateway.model import Permanent
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 KeyType = Literal["rsa", "ed25519"]
 """As k= in a key record says it."""
@@ -48,17 +50,13 @@ class PrivateKey:
 
 
 def new(kind: KeyType, bits: int = BITS[0]) -> bytes:
-    """A new key, as PEM (PKCS #8, not encrypted: the gateway has to read it with nobody at hand)."""
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see above
-    from cryptography.hazmat.primitives.asymmetric import ed25519, rsa  # noqa: PLC0415
+    """A new key, as PEM."""
+    from cryptography.hazmat.primitives.asymmetric import ed25519, rsa  # noqa: PLC0415 - see above
 
-    made = (
+    return _pem(
         ed25519.Ed25519PrivateKey.generate()
         if kind == "ed25519"
         else rsa.generate_private_key(public_exponent=65537, key_size=bits)
-    )
-    return made.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
@@ -77,6 +75,35 @@ def read(pem: bytes) -> PrivateKey:
     if isinstance(found, rsa.RSAPrivateKey) and FEWEST_BITS <= found.key_size <= MOST_BITS:
         return _rsa(found)
     raise Permanent(f"holds a key that is neither ed25519 nor RSA of {FEWEST_BITS} to {MOST_BITS} bits")
+
+
+def converted(octets: bytes) -> bytes:
+    """A key that another program made, as we keep it; `Permanent` where it is none that we can sign with.
+
+    It is PEM (PKCS #1 or #8), or base64 of an ed25519 key: its seed, or the seed and the public key, as rspamd writes.
+    """
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
+
+    with suppress(ValueError):
+        bare = base64.b64decode(b"".join(octets.split()), validate=True)
+        if len(bare) not in {32, 64}:
+            raise Permanent("holds neither a key in PEM nor the 32 or 64 octets of an ed25519 key in base64")
+        found = ed25519.Ed25519PrivateKey.from_private_bytes(bare[:32])
+        if bare[32:] not in {b"", found.public_key().public_bytes_raw()}:
+            raise Permanent("holds an ed25519 key whose two halves do not belong together")
+        octets = _pem(found)
+    read(octets)
+    return _pem(serialization.load_pem_private_key(octets, password=None))
+
+
+def _pem(key: PrivateKeyTypes) -> bytes:
+    """PKCS #8, not encrypted: the gateway has to read it with nobody at hand."""
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see above
+
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _rsa(key: RSAPrivateKey) -> PrivateKey:

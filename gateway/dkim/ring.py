@@ -30,6 +30,8 @@ STAYS = 7 * 86400.0
 """Seconds for which the record of a retired key stays: mail with its signatures may wait in queues for days."""
 MAX_STATES = 1 << 20
 
+_IMPORT = "import its keys again (gatepost dkim import {domain} SELECTOR FILE.pem)"
+
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
 _SELECTOR = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -105,8 +107,8 @@ class Ring:
         return not self._entries and not self._folder.is_dir()
 
     def domains(self) -> list[str]:
-        """The domains that have keys, in order."""
-        return sorted(path.parent.name for path in self._folder.glob(f"*/{STATES}"))
+        """The domains that have keys, in order; those too of whose keys nothing is known any more."""
+        return sorted({path.parent.name for end in (STATES, "*.pem") for path in self._folder.glob(f"*/{end}")})
 
     def entries(self, domain: str) -> tuple[Entry, ...]:
         """The keys of *domain*, oldest first; `Permanent` where what is known of them cannot be read."""
@@ -118,9 +120,12 @@ class Ring:
                 found = _entries(domain, _read(path, MAX_STATES))
                 self._entries[domain] = stamp, found
         except FileNotFoundError:
+            if _holds_keys(path.parent):
+                raise Permanent(f"{path} is missing: restore it, or {_IMPORT.format(domain=domain)}") from None
             return ()
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Permanent(f"{path} cannot be read ({type(error).__name__}): mend it, or restore it") from None
+            cure = f"restore it, or take it away and {_IMPORT.format(domain=domain)}"
+            raise Permanent(f"{path} cannot be read ({type(error).__name__}): {cure}") from None
         return found
 
     def signers(self, domain: str, *, parents: bool = False) -> tuple[Signer, ...]:
@@ -155,18 +160,41 @@ class Ring:
 
     def add(self, domain: str, kind: KeyType, *, bits: int = private.BITS[0], selector: str = "") -> Entry:
         """Make a key, which signs nothing yet; `Permanent` where the selector is taken."""
+        wanted = selector and selector_name(selector)
         pem = private.new(kind, bits)
-        record = private.read(pem).record
         self._make_folder(domain)
         with self._changing(domain) as entries:
-            name = selector_name(selector) if selector else self._free(domain, f"{kind}-{time.strftime('%Y%m%d')}")
-            if name in entries:
-                raise Permanent(f"{domain} has a key with the selector {name} already")
-            if self._path(domain, name).exists():  # somebody was killed while making it, or put it there
-                raise Permanent(f"{self._path(domain, name)} is there, and of no key that is known: take it away")
-            self._write(self._path(domain, name), pem)
-            entries[name] = Entry(domain, name, kind, record, KeyState.PENDING, time.time())
-            return entries[name]
+            name = wanted or self._free(domain, f"{kind}-{time.strftime('%Y%m%d')}")
+            if name not in entries and self._path(domain, name).exists():  # its maker was killed, or put it there
+                path = self._path(domain, name)
+                raise Permanent(f"{path} is there, and of no key that is known: take it away, or import it")
+            return self._enter(entries, domain, name, pem)
+
+    def take(self, domain: str, selector: str, file: Path) -> Entry:
+        """Keep the key in *file*, which was made elsewhere, or lies here unknown. It signs nothing yet.
+
+        `Permanent` where it cannot sign, or the selector is taken.
+        """
+        name, pem = selector_name(selector), _converted(file)
+        self._make_folder(domain)
+        with self._changing(domain, anew=True) as entries:
+            if self._path(domain, name).exists() and name not in entries:
+                self._demand_same(self._path(domain, name), pem)
+            return self._enter(entries, domain, name, pem)
+
+    def _enter(self, entries: dict[str, Entry], domain: str, name: str, pem: bytes) -> Entry:
+        if name in entries:
+            raise Permanent(f"{domain} has a key with the selector {name} already")
+        key = private.read(pem)
+        self._write(self._path(domain, name), pem)
+        entries[name] = Entry(domain, name, key.kind, key.record, KeyState.PENDING, time.time())
+        return entries[name]
+
+    @staticmethod
+    def _demand_same(path: Path, pem: bytes) -> None:
+        """No key that lies here is lost because another one comes in its place."""
+        if _converted(path) != pem:
+            raise Permanent(f"{path} is there, with another key: take it away")
 
     def activate(self, domain: str, selector: str) -> Entry:
         """Let a pending key sign from now on. The one of its kind that signed is retiring."""
@@ -202,17 +230,23 @@ class Ring:
         return name
 
     @contextmanager
-    def _changing(self, domain: str) -> Iterator[dict[str, Entry]]:
-        """The keys of *domain* by selector, to be changed: written when the block ends well. One at a time does it."""
+    def _changing(self, domain: str, *, anew: bool = False) -> Iterator[dict[str, Entry]]:
+        """The keys of *domain* by selector, to be changed: written when the block ends well. One at a time does it.
+
+        With *anew* nothing need be known of keys that lie there: those that are wanted are imported one by one.
+        """
         try:
             folder = os.open(self._folder / domain, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             raise Permanent(f"there is no key for {domain}") from None
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
+            states = self._folder / domain / STATES
+            if not states.exists() and (anew or not _holds_keys(states.parent)):
+                self._write(states, _document(()))  # before the first key: a key alone is one that was lost
             entries = {one.selector: one for one in self.entries(domain)}
             yield entries
-            self._write(self._folder / domain / STATES, _document(entries.values()))
+            self._write(states, _document(entries.values()))
         finally:
             os.close(folder)
 
@@ -248,6 +282,10 @@ def _place(folder: Path, domain: str, name: str) -> Path:
     return folder.joinpath(domain, name)
 
 
+def _holds_keys(folder: Path) -> bool:
+    return any(folder.glob("*.pem"))
+
+
 def _stamp(found: os.stat_result) -> _Stamp:
     """It differs when a file was replaced or written to, or when its rights changed."""
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
@@ -256,6 +294,16 @@ def _stamp(found: os.stat_result) -> _Stamp:
 def _guard(path: Path, found: os.stat_result) -> None:
     if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise Permanent(f"the key {path} is not used, for others may read it: chmod 600 it, or make a new one")
+
+
+def _converted(path: Path) -> bytes:
+    """The key in *path*, as we keep it."""
+    try:
+        return private.converted(_read(path, private.MAX_FILE))
+    except OSError as error:
+        raise Permanent(f"{path} cannot be read ({error.strerror})") from None
+    except Permanent as error:
+        raise Permanent(f"{path} {error}") from None
 
 
 def _key(path: Path, entry: Entry) -> PrivateKey:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gateway import cli
-from gateway.dkim import ring
+from gateway.dkim import private, ring
 from gateway.dkim.ring import Ring
 from gateway.model import Temporary
 from tests.gateway.delivery.fakes import FakeDns
@@ -115,9 +115,15 @@ def test_both_kinds_are_made_together_and_a_second_of_a_kind_is_refused(dkim, ke
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (("generate", "example"), cli.REFUSED),
-        (("generate", "../../etc"), cli.REFUSED),
-        (("generate", DOMAIN, "--selector", "../s"), cli.REFUSED),
+        (("generate", "example"), cli.USAGE),
+        (("generate", "../../etc"), cli.USAGE),
+        (("generate", DOMAIN, "--selector", "../s"), cli.USAGE),
+        (("show", "-x"), cli.USAGE),
+        (("rotate", "example"), cli.USAGE),
+        (("remove", DOMAIN, "a_b", "--yes"), cli.USAGE),
+        (("import", "example", "s", "README"), cli.USAGE),
+        (("import", DOMAIN, "a_b", "README"), cli.USAGE),
+        (("import", DOMAIN, "s", "nowhere.pem"), cli.REFUSED),
         (("generate", DOMAIN, "--bits", "1024"), cli.USAGE),
         (("generate", DOMAIN, "--algorithm", "dsa"), cli.USAGE),
         (("show", DOMAIN), cli.REFUSED),
@@ -129,7 +135,51 @@ def test_what_makes_no_sense_is_refused_and_leaves_no_key(dkim, keys, words, cod
     found, _, err = dkim(*words)
     assert found == code
     assert err
-    assert keys.domains() == []
+    assert keys.is_empty()
+
+
+def test_a_key_of_another_program_signs_when_the_dns_is_seen_to_have_its_record(dkim, keys, zone, home):
+    old = home / "old.key"
+    old.write_bytes(private.new("rsa"))
+    code, out, _ = dkim("import", DOMAIN, "S1", str(old))
+    (entry,) = keys.entries(DOMAIN)
+    assert (code, states(keys), entry.record in out) == (0, {"s1": "pending"}, True)
+    assert out.startswith("s1 of in.example was imported.\n")
+    dkim("remove", DOMAIN, "s1", "--yes")
+    zone.dns.table[f"TXT {entry.name}"] = [entry.record.replace(" h=sha256;", "").encode()]
+    code, out, _ = dkim("import", DOMAIN, "s1", str(old), "--json")
+    assert (code, states(keys), json.loads(out)[0]["begins"]) == (0, {"s1": "active"}, True)
+    code, _, err = dkim("import", DOMAIN, "s1", str(old))
+    assert (code, "has a key with the selector s1 already" in err) == (cli.REFUSED, True)
+
+
+def test_what_is_no_key_is_not_imported(dkim, keys, home):
+    (home / "old.key").write_text("no key!")
+    code, _, err = dkim("import", DOMAIN, "s1", str(home / "old.key"))
+    assert code == cli.REFUSED
+    assert "old.key holds no private key in PEM" in err
+    assert keys.is_empty()
+
+
+@pytest.mark.parametrize("broken", [None, "{"])
+def test_keys_of_which_nothing_is_known_any_more_are_told_beside_the_others(dkim, keys, zone, home, broken):
+    for domain in (DOMAIN, "other.example"):
+        keys.activate(domain, keys.add(domain, "ed25519", selector="s1").selector)
+        zone.publish(keys, domain=domain)
+    states_file = home / "var/dkim/in.example/keys.json"
+    states_file.unlink() if broken is None else states_file.write_text(broken)
+    code, out, _ = dkim("show")
+    assert code == cli.REFUSED
+    assert "active" in out
+    assert "Mail waits, or goes unsigned (signing.toml): var/dkim/in.example/keys.json" in out
+    assert "gatepost dkim import in.example SELECTOR FILE.pem" in out
+    lost, other = json.loads(dkim("show", "--json")[1])
+    assert (lost["domain"], bool(lost["fault"]), other["domain"]) == (DOMAIN, True, "other.example")
+    assert dkim("show", DOMAIN)[0] == cli.REFUSED
+    states_file.unlink(missing_ok=True)
+    assert dkim("import", DOMAIN, "s1", str(home / "var/dkim/in.example/s1.pem"))[0] == 0
+    assert states(keys) == {"s1": "active"}
+    assert dkim("show")[0] == 0
 
 
 def test_show_says_whether_the_dns_has_the_record_and_the_key_signs_when_it_has(dkim, keys, zone):

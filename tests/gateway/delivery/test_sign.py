@@ -197,6 +197,17 @@ def test_mail_whose_key_cannot_be_used_waits_or_goes_unsigned_as_the_policy_says
     assert "others may read it" in told[0][1]
 
 
+@pytest.mark.parametrize("broken", [None, "{"])
+def test_mail_of_a_domain_of_whose_keys_nothing_is_known_waits_too(keys, told, tmp_path, broken):
+    add(keys, kind="ed25519")
+    states = tmp_path / "dkim/us.example/keys.json"
+    states.unlink() if broken is None else states.write_text(broken)
+    with pytest.raises(Temporary, match="cannot be used"):
+        signed(keys)
+    assert signed(keys, missing_key="send") == b""
+    assert "keys.json" in told[0][1]
+
+
 def test_a_pending_key_signs_as_soon_as_its_record_is_seen(keys, monkeypatch):
     lines = []
     monkeypatch.setattr(sign.events, "say", lambda event, **fields: lines.append((event, fields)))

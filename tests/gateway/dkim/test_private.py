@@ -1,10 +1,11 @@
 """Private keys: what is made can be read, others can check what it signs, and what is no key of ours is told."""
 
+import base64
 import hashlib
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from gateway.dkim import keys, private
 from gateway.model import Permanent
@@ -66,3 +67,30 @@ def test_an_rsa_key_that_is_too_small_or_too_large_is_told(monkeypatch):
     monkeypatch.setattr(private, "MOST_BITS", 1023)
     with pytest.raises(Permanent, match="to 1023 bits"):
         private.read(made)
+
+
+def test_keys_of_other_programs_are_taken_in_their_forms():
+    made = rsa.generate_private_key(65537, 1024)
+    old = made.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    assert old.startswith(b"-----BEGIN RSA PRIVATE KEY-----")
+    assert private.converted(old) == private.converted(pem(made)) == pem(made)
+    made = ed25519.Ed25519PrivateKey.generate()
+    seed, public = made.private_bytes_raw(), made.public_key().public_bytes_raw()
+    for octets in (seed, seed + public):
+        assert private.converted(base64.encodebytes(octets)) == pem(made)
+
+
+@pytest.mark.parametrize(
+    ("octets", "why"),
+    [
+        (b"", "neither a key in PEM nor"),
+        (base64.b64encode(b"x" * 33), "neither a key in PEM nor"),
+        (base64.b64encode(b"x" * 64), "two halves"),
+        (b"nonsense!", "holds no private key"),
+    ],
+)
+def test_what_is_no_key_of_another_program_is_told(octets, why):
+    with pytest.raises(Permanent, match=why):
+        private.converted(octets)

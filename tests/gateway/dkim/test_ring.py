@@ -171,6 +171,46 @@ def test_a_selector_is_used_once(keys, path):
     assert path(other).with_name("stray.pem").read_text() == "of somebody"
 
 
+def test_keys_of_which_nothing_is_known_are_a_fault_until_they_are_imported_again(keys, path):
+    file = path(active(keys, selector="s1"))
+    (file.parent / ring.STATES).unlink()
+    assert keys.domains() == [DOMAIN]
+    for ask in (keys.signers, lambda domain: keys.signers(f"sub.{domain}", parents=True), keys.entries):
+        with pytest.raises(Permanent, match=r"keys\.json is missing: restore it, or import its keys again"):
+            ask(DOMAIN)
+    with pytest.raises(Permanent, match=r"keys\.json is missing"):
+        keys.add(DOMAIN, "ed25519")
+    keys.take(DOMAIN, "s1", file)
+    assert states(keys) == {"s1": "pending"}
+    assert keys.activate(DOMAIN, "s1")
+    assert keys.signers(DOMAIN)
+
+
+def test_a_maker_that_dies_beside_its_first_key_leaves_no_fault(keys, monkeypatch, tmp_path):
+    def dies(*_words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ring, "Entry", dies)
+    with pytest.raises(KeyboardInterrupt):
+        keys.add(DOMAIN, "ed25519", selector="s1")
+    assert (tmp_path / "dkim" / DOMAIN / "s1.pem").exists()
+    assert (keys.entries(DOMAIN), keys.signers(DOMAIN)) == ((), ())
+
+
+def test_a_key_from_elsewhere_replaces_no_other(keys, path, tmp_path):
+    new, old = tmp_path / "new.pem", path(keys.add(DOMAIN, "ed25519", selector="s1"))
+    new.write_bytes(private.new("ed25519"))
+    with pytest.raises(Permanent, match="selector s1 already"):
+        keys.take(DOMAIN, "s1", new)
+    kept = old.with_name("s2.pem")
+    kept.write_bytes(old.read_bytes())
+    with pytest.raises(Permanent, match=r"s2\.pem is there, with another key: take it away"):
+        keys.take(DOMAIN, "s2", new)
+    assert kept.read_bytes() == old.read_bytes()
+    assert keys.take(DOMAIN, "s3", new).kind == "ed25519"
+    assert stat.S_IMODE(old.with_name("s3.pem").stat().st_mode) == 0o600
+
+
 def test_a_removed_key_is_gone_with_its_file(keys, path):
     entry = keys.add(DOMAIN, "ed25519")
     keys.remove(DOMAIN, entry.selector)
