@@ -242,15 +242,15 @@ def _structures(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     yield "two headers", mixed(TEXT, lines(b"X-One: 1", b"", file))
 
 
-def _texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
-    """Files that stand in the text."""
+def texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
+    """Texts with the file in them."""
     uu = b"".join(binascii.b2a_uu(hidden[at : at + 45]) for at in range(0, len(hidden), 45)).replace(b"\n", CRLF)
     uu_file = b"begin 644 letter.dat\r\n" + uu + b"`\r\nend\r\n"
     octets = bytes((octet + 42) % 256 for octet in hidden)
     for critical in b"=\r\n\0":
         octets = octets.replace(bytes([critical]), b"=" + bytes([(critical + 64) % 256]))
     yenc = b"=ybegin line=128 size=%d name=letter.dat\r\n%s\r\n=yend size=%d\r\n" % (len(hidden), octets, len(hidden))
-    texts = {
+    yield from {
         "uuencode": uu_file,
         "uuencode without an end": b"begin 644 letter.dat\r\n" + uu,
         "uuencode, by its other name": b"begin-base64 644 letter.dat\r\n" + base64_of(hidden) + b"====\r\n",
@@ -258,8 +258,14 @@ def _texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         "BinHex": binhex(hidden),
         "base64": base64_of(hidden),
         "base64 on one line": base64.b64encode(hidden) + CRLF,
-    }
-    for name, text in texts.items():
+    }.items()
+
+
+def _texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
+    """Files that stand in the text of the mail."""
+    in_texts = dict(texts(hidden))
+    uu_file = in_texts["uuencode"]
+    for name, text in in_texts.items():
         yield f"in a text: {name}", head() + b"Good day\r\n\r\n" + text + b"\r\nbye\r\n"
     yield (
         "in a text, quoted: uuencode",

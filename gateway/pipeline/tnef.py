@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from gateway.pipeline.embedded import File
 
 SIGNATURE = b"\x78\x9f\x3e\x22"
-MAX_FILES = 1000
 MAX_PROPERTIES = 10_000
 
 _TITLE, _DATA, _PROPERTIES, _ATTACHMENT, _RENDERING = 0x18010, 0x6800F, 0x69003, 0x69005, 0x69002
@@ -34,18 +33,31 @@ class _Attachment:
 
 def files(stream: bytes) -> Iterator[File]:
     """Each attachment of *stream* once for each name that it is given; `Torn` behind the last one that can be read."""
-    current: _Attachment | None = None
-    for number, (attribute, data) in enumerate(_attributes(stream)):
-        if number >= MAX_PROPERTIES:
-            raise Torn
-        if attribute == _RENDERING or (current is None and attribute in {_TITLE, _DATA, _ATTACHMENT}):
-            yield from _files_of(current)
-            current = _Attachment([])
+    reader = _Reading()
+    try:
+        for attribute, data in _attributes(stream):
+            yield from reader.take(attribute, data)
+    except Torn:
+        yield from _files_of(reader.current)
+        raise
+    yield from _files_of(reader.current)
+
+
+class _Reading:
+    """The attachment in hand: what describes it comes in several attributes."""
+
+    def __init__(self) -> None:
+        self.current: _Attachment | None = None
+
+    def take(self, attribute: int, data: bytes) -> Iterator[File]:
+        """Note one attribute; yield what is complete with it."""
+        if attribute == _RENDERING or (self.current is None and attribute in {_TITLE, _DATA, _ATTACHMENT}):
+            yield from _files_of(self.current)
+            self.current = _Attachment([])
         if attribute == _PROPERTIES:
             yield from (File("body.html", value) for tag, value in _properties(data) if tag == _BODY_HTML)
-        elif current is not None:
-            _note(current, attribute, data)
-    yield from _files_of(current)
+        elif self.current is not None:
+            _note(self.current, attribute, data)
 
 
 def _note(attachment: _Attachment, attribute: int, data: bytes) -> None:
@@ -74,9 +86,10 @@ def _text(raw: bytes) -> str:
 
 def _attributes(stream: bytes) -> Iterator[tuple[int, bytes]]:
     """The number and the value of each attribute: level, number, length, value, checksum (MS-OXTNEF 2.1.3.3)."""
-    at = 6
+    at, count = 6, 0
     while at < len(stream):
-        if at + 9 > len(stream):
+        count += 1
+        if at + 9 > len(stream) or count > MAX_PROPERTIES:
             raise Torn
         attribute, length = struct.unpack_from("<II", stream, at + 1)
         yield attribute, stream[at + 9 : at + 9 + length]
