@@ -7,6 +7,7 @@ hidden text and links are read as the mail program of the victim would show them
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.errors import HeaderParseError
@@ -32,6 +33,8 @@ _PASSWORD = re.compile(r"<input\b[^<>]{0,500}\btype\s{0,5}=\s{0,5}[\"']?password
 _SPLIT_WORD = re.compile("[\u00ad\u200b\u2060\ufeff](?<=[^\\W\\d_].)(?=[^\\W\\d_])")
 _SECOND_LEVELS = frozenset({"ac", "co", "com", "edu", "go", "gob", "gov", "gv", "ne", "net", "or", "org"})
 _SPACE = re.compile(r"\s+")
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+"""The parser puts it for characters that nobody sees, and for those that turn the direction of writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +199,16 @@ def _password_form(letter: _Letter) -> str:
 def _address_in_name(letter: _Letter) -> str:
     """An author whose name is an address, and not the one the mail is from."""
     name, bracket, address = letter.author.rpartition("<")
-    shown, real = _ADDRESS.search(name), _ADDRESS.match(address.strip())
+    shown, real = _ADDRESS.search(_as_seen(name)), _ADDRESS.match(address.strip())
     if bracket and shown and real and not _related(shown[1], real[1]):
         return f"{_shown(shown[0])} is in truth {_shown(real[0])}"
     return ""
+
+
+def _as_seen(text: str) -> str:
+    """*text* as eyes read it: full-width letters and signs as plain ones, without characters that nobody sees."""
+    seen = "".join(one for one in text if one != _REPLACED and unicodedata.category(one) != "Cf")
+    return unicodedata.normalize("NFKC", seen).replace("\N{IDEOGRAPHIC FULL STOP}", ".")
 
 
 def _reply_elsewhere(letter: _Letter) -> str:

@@ -155,6 +155,11 @@ def test_a_form_that_asks_for_a_password_is_told() -> None:
         '"service@bank.example" <x@evil.example.net>',
         "service@bank.example < x@evil.example.net>",
         "=?utf-8?B?c2VydmljZUBiYW5rLmV4YW1wbGU=?= <x@evil.example.net>",
+        "ser\u200bvice@ba\u00adnk.example <x@evil.example.net>",
+        "service\u2060@\ufffdbank.exa\ufffdmple <x@evil.example.net>",
+        "\uff53ervice\uff20bank\uff0eexample <x@evil.example.net>",
+        "service@bank\u3002example <x@evil.example.net>",
+        "=?utf-8?Q?service=EF=BC=A0bank=E2=80=8B.example?= <x@evil.example.net>",
     ],
 )
 def test_an_author_named_like_another_address_is_told(author: str) -> None:
