@@ -53,6 +53,7 @@ _MESSAGE = re.compile(
     rb"\s{0,9}(?:received|return-path|from|to|date|subject|message-id|mime-version|content-type|x-[a-z-]{1,40})[ \t]*:",
     re.IGNORECASE,
 )
+_USUAL = re.compile(rb"\s{0,9}this is an? [a-z -]{0,40}message in mime format[ .\r\n-]{0,20}", re.IGNORECASE)
 _MEANT = re.compile("base64|quoted|uu|yenc|binhex", re.IGNORECASE)
 MAX_LINE = 1000
 MAX_LOOKALIKES = 100_000
@@ -264,9 +265,14 @@ class _Walk:
         return spans
 
     def _around(self, start: int, end: int, *, first: bool) -> None:
-        """What stands before the first part, or behind the last; parts that open behind that are odd."""
-        plain = first and end - start < MAX_LINE * 4 and plain_around(bytes(self.data[start : max(start, end)]))
-        self.found.odd = self.found.odd or not plain
+        """What stands before the first part, or behind the last; parts that open behind that are odd.
+
+        Hardly any program shows it. No scanner may take it for a part, so that it is one here.
+        """
+        text = bytes(self.data[start : max(start, end)])
+        self.found.odd = self.found.odd or not first or not plain_around(text)
+        if text.strip() and not _USUAL.fullmatch(text):
+            self.found.file("", text, "around", "around")
 
     def _delimiters(self, mark: bytes, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
         """Each line that is *mark*, perhaps with a closing "--" and white space behind: where it begins (with the CRLF
