@@ -24,7 +24,7 @@ from gateway.accounts import Authenticator
 from gateway.backoff import Backoff
 from gateway.config import Config
 from gateway.model import Envelope, Permanent, Session, Temporary
-from gateway.pipeline import confinement, policy
+from gateway.pipeline import policy
 from gateway.pipeline.outcome import Explained
 from gateway.pipeline.policy import Policies
 from gateway.roles import AnyListener, Role
@@ -377,6 +377,8 @@ def supervise(config: Config, path: Path | None) -> None:
 
 def _demand_confinement(policies: Policies) -> None:
     """Better no gateway than one whose every mail is deferred."""
+    from gateway.pipeline import confinement  # noqa: PLC0415 - see the top
+
     if policy.CONTENT in policies.by_name and (lack := confinement.lack(policies.stages.content.settings)):
         raise Permanent(lack)
 

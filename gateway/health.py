@@ -20,7 +20,7 @@ from gateway import state as shared
 from gateway.config import SHIPPED_POLICIES, Config
 from gateway.dkim.ring import KeyState, Ring
 from gateway.model import ERROR, Mail, Permanent, Session, Stage, State, Temporary
-from gateway.pipeline import confinement, inspect, policy
+from gateway.pipeline import inspect, policy
 from gateway.pipeline.policy import Policies
 from gateway.state import LocalState
 from gateway.store import queue
@@ -166,6 +166,8 @@ def _policies(config: Config, policies: Policies) -> Check:
 
 def _confinement(policies: Policies) -> Iterator[Check]:
     """What the processes that read mail are confined by; with "best" they work without what is missing."""
+    from gateway.pipeline import confinement  # noqa: PLC0415 - every process imports this module, few need that one
+
     if policy.CONTENT in policies.by_name:
         kernel = confinement.kernel()
         lack = f"; this kernel has no {' and no '.join(kernel.missing)}" if kernel.missing else ""

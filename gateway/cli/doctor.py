@@ -11,7 +11,7 @@ from rich.text import Text
 from gateway import terminal
 from gateway.cli.base import CODES, DONE, REFUSED, Json, new_app, wiring_of
 from gateway.config import Config
-from gateway.pipeline import confinement, policy
+from gateway.pipeline import policy
 
 app = new_app("Prove what is promised, by trying it.")
 
@@ -29,7 +29,7 @@ def sandbox(ctx: typer.Context, json: Json = False) -> None:
 
     Example: gatepost doctor sandbox --json | jq '.attempts[] | select(.denied | not)'
     """
-    from gateway.pipeline import trial  # noqa: PLC0415 - it brings the parser along, which no other verb needs
+    from gateway.pipeline import confinement, trial  # noqa: PLC0415 - they bring the parser along, for this verb alone
 
     made = wiring_of(ctx).config()
     policies = policy.load(made.server.policies, None)

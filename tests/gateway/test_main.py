@@ -12,14 +12,16 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from filters import spf
+from gateway import __main__ as root
 from gateway import roles
-from gateway.model import ERROR
+from gateway.model import ERROR, Permanent
+from gateway.pipeline import confinement, policy
 from tests.peers import clamd, processes
 from tests.peers.processes import wait_until
 
@@ -345,3 +347,12 @@ def test_that_few_files_may_be_open_is_said_at_the_start():
     done = subprocess.run(argv, capture_output=True, check=True, timeout=30, cwd=Path.cwd())
     told = json.loads(done.stderr)
     assert (told["event"], told["allowed"]) == ("few files may be open", 64)
+
+
+def test_a_kernel_that_cannot_confine_the_parser_starts_no_gateway(monkeypatch):
+    monkeypatch.setattr(confinement, "kernel", lambda: confinement.Kernel(seccomp=True, landlock=0))
+    policies = policy.load(None, None)
+    with pytest.raises(Permanent, match=r'no Landlock.* confinement = "best"'):
+        root._demand_confinement(policies)
+    blind = {name: one for name, one in policies.by_name.items() if name != policy.CONTENT}
+    root._demand_confinement(replace(policies, by_name=blind))

@@ -11,7 +11,7 @@ import pytest
 
 from gateway import accounts
 from gateway.accounts import Authenticator
-from gateway.model import Action, Envelope, ListenerKind, Recipient, Session, Stage, State, Temporary
+from gateway.model import Action, Envelope, ListenerKind, Mail, Recipient, Session, Stage, State, Temporary
 from gateway.pipeline import policy
 from gateway.pipeline.intake import Intake, Kind
 from gateway.stages import files
@@ -467,6 +467,22 @@ def test_policies_whose_parser_does_not_start_are_not_taken(site, tmp_path, monk
         return await intake.reload(), intake.policies is first
 
     assert here.run(work) == (False, True)
+
+
+def test_what_was_taken_out_of_a_mail_is_lent_while_it_is_judged(site):
+    mail = Mail("m1", WORLD)
+
+    async def work(intake):
+        with os.fdopen(os_memfd(GOOD), "rb+") as message, os.fdopen(os_memfd(b"payload"), "rb+") as taken:
+            with intake.lent(mail, message, taken), intake._tools.open_stored(mail) as stored:
+                lent = stored.read(), stored.mode
+            with intake.lent(mail, message, None), pytest.raises(LookupError):
+                intake._tools.open_stored(mail)
+        with pytest.raises(LookupError):
+            intake._tools.open_stored(mail)
+        return lent
+
+    assert site().run(work) == (b"payload", "rb")
 
 
 def test_mail_flows_while_policies_are_swapped(site, tmp_path):
