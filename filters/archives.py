@@ -13,7 +13,7 @@ from typing import ClassVar
 from gateway.model import Finding, Found, Mail, Part, Stage
 
 _INVISIBLE = re.compile("[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]")
-_DRIVE = re.compile(r"[A-Za-z]:")
+_DRIVE = re.compile(r"[A-Za-z]:(?!:)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _climbs(name: str) -> bool:
 
 
 def _is_absolute(name: str) -> bool:
-    return name.startswith(("/", "\\")) or bool(_DRIVE.match(name))
+    return bool(_steps(name)) and (name.startswith(("/", "\\")) or bool(_DRIVE.match(name)))
 
 
 def _named(part: Part) -> str:

@@ -22,9 +22,9 @@ _CALLED = re.compile(
     r"|密码|密碼|パスワード|비밀번호|\bpin\b|\bcode\b|\bkey\b)(.{0,120})",
     re.IGNORECASE | re.DOTALL,
 )
-_MARKS = "\"'`„“”\u201a\u2018\u2019»«"
+_MARKS = "\"'`„“”\u201a\u2018\u2019»«\u300c\u300d\u300e\u300f"
 _QUOTED = re.compile(rf"[{_MARKS}\[(]([^\s{_MARKS}\[\]()][^\r\n{_MARKS}\[\]()]{{0,62}})[{_MARKS}\])]")
-_AROUND = " \t()[]<>{}.,;:!?=*" + _MARKS
+_AROUND = " \t()[]<>{}.,;:!?=*\uff1a\uff0c\u3002" + _MARKS
 _FILLER = re.compile(
     r"is|ist|lautet|es|est|è|e|to|for|the|of|archive|file|attachment|zip|für|das|die|der|den|datei|archiv|del|la|le|de|du"
     r"|your|ihr|and|und|this|that|an?|in|as|follows|[-:=]+"
