@@ -1,0 +1,186 @@
+"""What a PDF does, or holds, as far as its reader does not see it on the page: what mail is judged by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from filters._pdf.document import HEADER, Document, Place
+from filters._pdf.lexer import Meter, Name, Reference, Unreadable, Value, text
+
+MAX_WITHIN = 2
+"""PDFs within each other."""
+MAX_NEXT = 8
+"""Actions that follow each other."""
+MAX_FORM = 4 << 20
+FIRST = 512
+"""Octets of a file inside that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Something that the file does. `words` go on where "the file" began."""
+
+    code: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where a click leads, as it stands there."""
+
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file inside: its name, "" where none is seen, and its first octets, b"" where they cannot be read."""
+
+    name: str
+    first: bytes
+
+
+Seen = Iterator[Sight | Link | Held]
+
+_ACTIONS = {
+    "JavaScript": Sight("javascript", "has JavaScript"),
+    "Launch": Sight("launch", "starts another program"),
+    "GoToR": Sight("remote", "opens another file"),
+    "GoToE": Sight("remote", "opens a file that is inside another"),
+    "SubmitForm": Sight("remote", "sends away what is filled in"),
+    "ImportData": Sight("remote", "fills itself in from another file"),
+}
+_ACTIVE = frozenset({*_ACTIONS, "URI"})
+# What happens without a click (ISO 32000-1, 12.6.3): a page or an annotation comes into view, the pointer passes, the
+# document is closed, saved or printed. Not what a form does while it is filled in: K, F, V, C, Fo, Bl, D and U.
+_EVENTS = frozenset({"O", "PO", "PC", "PV", "PI", "E", "X", "WC", "WS", "DS", "WP", "DP"})
+_SCRIPT = re.compile(rb"<(?:[\w.-]+:)?script[\s>]", re.IGNORECASE)
+_NETWORK = re.compile(r"\\\\[^\\/]|(?i:file:)(?://|/{4,})[^/\\]")
+_SHARE = re.compile(r"[\\/]{2}[^\\/]|(?i:file:)(?://|/{4,})[^/\\]")
+
+
+def sights(data: bytes, meter: Meter, within: int = 0) -> Seen:
+    """What is seen of *data*; nothing where it is no PDF. What cannot be read is `unreadable`, and the rest is seen."""
+    if b"%PDF-" not in data[:HEADER] and b"obj" not in data:
+        return
+    try:
+        yield from _Reading(Document(data, meter), within).seen()
+    except Unreadable as error:
+        yield Sight("unreadable", str(error))
+
+
+class _Reading:
+    """One document, read once."""
+
+    def __init__(self, document: Document, within: int) -> None:
+        self._document = document
+        self._within = within
+        self._keys = list(document.keys())
+        self._encrypted = any(key == "Encrypt" and self._names_key(place) for key, place in self._keys)
+
+    def seen(self) -> Seen:
+        if self._encrypted:
+            yield Sight("encrypted", "is encrypted")
+        else:
+            yield from (Sight("unreadable", words) for words in self._document.faults)
+        for key, place in self._keys:
+            yield from self._at(key, place)
+        if not any(key == "EF" for key, _ in self._keys) and any(key == "EmbeddedFile" for key, _ in self._keys):
+            yield Held("", b"")
+
+    def _names_key(self, place: Place) -> bool:
+        return isinstance(self._document.value(place), (Reference, dict))
+
+    def _at(self, key: str, place: Place) -> Seen:
+        """What the name *key* means, with what stands behind it."""
+        if key in _ACTIONS:
+            yield _ACTIONS[key]
+        if key == "JavaScript" and isinstance(self._document.value(place), (Reference, dict)):
+            yield Sight("automatic", "has JavaScript for the whole document")  # 7.7.4: run when it is opened
+        elif key in {"URI", "F", "UF"}:
+            yield from self._target(key, place)
+        elif key in {"OpenAction", "AA"}:
+            yield from self._automatic(key, place)
+        elif key == "Rendition" and "JS" in self._document.around(place):
+            yield _ACTIONS["JavaScript"]
+        elif key == "EF":
+            yield from self._files(place)
+        elif key == "XFA":
+            yield from self._form(place)
+
+    def _target(self, key: str, place: Place) -> Seen:
+        """What an address or a file specification leads to. Those of an encrypted file cannot be read."""
+        for value in self._values(place):
+            target = text(value.get("Base") if isinstance(value, dict) else value)
+            if not target or self._encrypted:
+                continue
+            if (_NETWORK if key == "URI" else _SHARE).match(target.strip()):
+                yield Sight("network_path", "leads to a file on a computer in the network")
+            if target.strip().lower().startswith("javascript:"):
+                yield _ACTIONS["JavaScript"]
+            if key == "URI" or "://" in target:
+                yield Link(target)
+
+    def _values(self, place: Place) -> Sequence[Value]:
+        return self._document.meant(self._document.value(place))
+
+    def _automatic(self, key: str, place: Place) -> Seen:
+        for value in self._values(place):
+            events = [value]
+            if key == "AA":
+                events = [value[event] for event in value if event in _EVENTS] if isinstance(value, dict) else []
+            for action in events:
+                if kind := self._does(action, MAX_NEXT):
+                    yield Sight("automatic", f"does something without a click ({kind})")
+
+    def _does(self, action: Value, more: int) -> str:
+        """The kind of *action*, or of one that follows it, that is more than to show another page; "" where none is."""
+        for one in self._document.meant(action) if more else ():
+            if not isinstance(one, dict):
+                continue
+            kind = one.get("S")
+            if isinstance(kind, Name) and (kind in _ACTIVE or (kind == "Rendition" and "JS" in one)):
+                return kind
+            following = one.get("Next")
+            for another in following if isinstance(following, list) else [following]:
+                if found := self._does(another, more - 1):
+                    return found
+        return ""
+
+    def _files(self, place: Place) -> Seen:
+        """The file that a specification holds (7.11.4): its name stands beside, its octets in a stream."""
+        specification = self._document.around(place)
+        name = text(specification.get("UF")) or text(specification.get("F"))
+        for value in self._values(place):
+            for reference in value.values() if isinstance(value, dict) else ():
+                yield from self._file("" if self._encrypted else name, reference)
+
+    def _file(self, name: str, reference: Value) -> Seen:
+        found = False
+        for first in self._streams(reference, FIRST):
+            found = True
+            yield Held(name, first)
+            if b"%PDF-" in first:
+                yield from self._inner(reference)
+        if not found:
+            yield Held(name, b"")
+
+    def _inner(self, reference: Value) -> Seen:
+        if self._within >= MAX_WITHIN:
+            raise Unreadable("holds PDFs within each other, more deeply than is read")
+        meter = self._document.meter
+        for data in self._document.stream(reference, meter.octets):
+            yield from sights(data, meter, self._within + 1)
+
+    def _form(self, place: Place) -> Seen:
+        """XFA forms are XML, whole or in pieces (12.7.8)."""
+        for value in self._values(place):
+            for piece in [self._document.value(place), *(value if isinstance(value, list) else [])]:
+                if any(_SCRIPT.search(form) for form in self._streams(piece, MAX_FORM)):
+                    yield Sight("javascript", "has a form with scripts")
+
+    def _streams(self, reference: Value, most: int) -> Iterator[bytes]:
+        """Every version of a stream; none of an encrypted file, where it could not be read."""
+        if not self._encrypted:
+            yield from (found for found in self._document.stream(reference, most) if found)
