@@ -24,6 +24,15 @@ MAX_STEPS = 2_000_000
 
 _OPENED = {"application/x-ole-storage", "application/rtf", "application/onenote", "text/xml"}
 _ZIP = "application/zip"
+_BODIES = {"text/plain", "text/html"}
+_SUFFIXES = {
+    "text/csv": ".csv",
+    "application/csv": ".csv",
+    "application/vnd.ms-excel": ".xls",
+    "application/msword": ".doc",
+    "application/xml": ".xml",
+}
+"""What mail programs put behind a name that has no suffix, by the declared type."""
 _PROGRAMS = ((".do", "Word"), (".rtf", "Word"), (".xl", "Excel"), (".pp", "PowerPoint"), (".one", "OneNote"))
 
 
@@ -114,17 +123,17 @@ class Filter:
         if (not octets and part.size) or len(octets) > MAX_OCTETS:
             yield Sight("unreadable", "cannot be read" if not octets else f"has more than {MAX_OCTETS} octets")
         else:
-            yield from documents.look(Inner(octets, part.filename), self._words, meter)
+            yield from documents.look(Inner(octets, _name(part)), self._words, meter)
 
     def _is_opened(self, part: Part, by_path: Mapping[str, Part]) -> bool:
         """Whether an office program would open it. What the parser unpacked is looked at file by file."""
         if part.sniffed == _ZIP:
-            return documents.is_named(part.filename) and not self._is_unpacked(part, by_path)
-        if part.sniffed in _OPENED or documents.is_named(part.filename):
+            return documents.is_named(_name(part)) and not self._is_unpacked(part, by_path)
+        if part.sniffed in _OPENED or documents.is_named(_name(part)):
             return True
         if "/" in part.path and part.filename.lower().endswith(".rels"):
             return True
-        if part.sniffed or (part.media_type.startswith("text/") and not part.filename):
+        if part.sniffed or (part.media_type in _BODIES and not part.filename):
             return False
         return documents.is_document(self._payloads.of(part, documents.MAX_HEAD), part.filename)
 
@@ -143,6 +152,11 @@ def _by_path(parts: Sequence[Part]) -> dict[str, Part]:
         if part.path not in by_path or documents.is_named(part.filename):
             by_path[part.path] = part
     return by_path
+
+
+def _name(part: Part) -> str:
+    """The name by which *part* is opened."""
+    return part.filename if "." in part.filename else part.filename + _SUFFIXES.get(part.media_type, "")
 
 
 def _document(part: Part, by_path: Mapping[str, Part]) -> Part:

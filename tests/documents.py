@@ -210,6 +210,9 @@ SAMPLES: dict[str, Sample] = {
         "a.rtf", office.rich("{\\object{\\*\\objdata " + _torn(office.ole1("Package", office.package("a.exe", b"MZ")).hex()) + "}}"), ("program",)
     ),
     "a script in a notebook": Sample("a.one", office.notebook(b"\x89PNG\r\n\x1a\n", b"<html><script>1</script></html>"), ("program",)),
+    "a script in a notebook from the cloud": Sample(
+        "a.one", office.notebook()[:48] + bytes.fromhex("2fe98d63d4a6c14b9a36b3fc2511a5b7") + "\1invoice.hta\0".encode("utf-16-le"), ("program",)
+    ),
     "a picture in a notebook": Sample("a.one", office.notebook(b"\x89PNG\r\n\x1a\n" + bytes(64))),
     "a slide that starts a program": Sample(
         "a.pptx", office.zipped({"ppt/slides/slide1.xml": '<?xml version="1.0"?><p:sld><a:hlinkMouseOver r:id="r" action="ppaction://program"/></p:sld>'}), ("program",)
@@ -311,6 +314,9 @@ HOSTILE: dict[str, tuple[bool, str, Callable[[], bytes]]] = {
     "one word": (False, "a.csv", lambda: b"=" + b"a" * 20_000_000),
     "a Word file of fields": (True, "a.doc", lambda: office.word(text=b"\x13x" * 3_000_000)),
     "900 notes of 30 MB": (True, "a.one", lambda: office.notebook() + (_NOTE + b"\xff" * 8 + bytes(12)) * 900 + b"\xff" * 30_000_000),
+    "a notebook of dots": (
+        True, "a.one", lambda: office.notebook()[:48] + bytes.fromhex("2fe98d63d4a6c14b9a36b3fc2511a5b7") + b".\0" * 15_000_000
+    ),
     "100,000 notes": (True, "a.one", lambda: office.notebook(*[b"MZ"] * 100_000)),
     "slides of objects": (True, "a.ppt", lambda: office.compound({"PowerPoint Document": bytes.fromhex("00001110ffffffff") * 800_000})),
     "base64 without end": (True, "a.mht", lambda: b"MIME-Version: 1.0\r\n\r\n" + b"QWN0aXZlTWlt " * 500_000),

@@ -105,6 +105,7 @@ def _read(inner: Inner, words: Words, meter: Meter) -> Seen:
         yield from rtf.look(data, meter)
     elif data.startswith(ONENOTE):
         yield from inside.notebook(data)
+        yield from _packaged(data, words, meter)
     elif data.startswith(b"ActiveMim"):
         yield inside.active_mime(data, MAX_STREAM)
     elif data.startswith(sheets.BEGINNINGS):
@@ -119,6 +120,16 @@ def _read(inner: Inner, words: Words, meter: Meter) -> Seen:
 
 def _is_link(data: bytes, name: str) -> bool:
     return name.lower().endswith(".bin") and sheets.LINK.match(data) is not None
+
+
+def _packaged(data: bytes, words: Words, meter: Meter) -> Iterator[Sight]:
+    """A notebook as it comes from the cloud has no mark before the files in it ([MS-ONESTORE] 2.8), but their names."""
+    if data[48:64] == inside.PACKAGED:
+        meter.steps(data.count(b".\0"))
+        endings = b"|".join(re.escape(f"{suffix[1:]}\0".encode("utf-16-le")) for suffix in words.programs)
+        if end := re.search(rb"\.\0(?:" + endings + rb")", data.lower()):
+            name = data[max(0, end.start() - 40) : end.end()].decode("utf-16-le", "replace")
+            yield Sight("program", f"holds the file {shown(name.rstrip(chr(0)).rpartition(chr(0))[2])}")
 
 
 def _text(data: bytes, name: str, words: Words, meter: Meter) -> Seen:

@@ -15,6 +15,9 @@ MAX_LINK = 65_536
 _NOTE = bytes.fromhex("e716e3bd65261145a4c48d4d0b7a9eac")
 """FileDataStoreObject (2.6.13): this, eight octets of length, twelve of nothing, and then the file."""
 
+PACKAGED = bytes.fromhex("2fe98d63d4a6c14b9a36b3fc2511a5b7")
+"""The format of a notebook that is packaged otherwise."""
+
 # Classes of objects that exploits use and documents of today have no use for: CLSID, name in rich text, what it is, and
 # what made it known.
 _CLASSES = (

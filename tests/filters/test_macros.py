@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters._office import vba
@@ -22,8 +22,8 @@ from tests import office
 from tests.documents import HOSTILE, SAMPLES, Sample
 
 POLICY = Path(__file__).parents[2] / "policies" / "macros.toml"
-CPU = 0.5
-"""Seconds that a document may cost, whatever it holds. Twice that here: the machine is shared."""
+CPU = 2.0
+"""Seconds that a mail may cost in all (content.toml). On a machine that does nothing else, none of these costs 0.6."""
 
 
 class Laid:
@@ -116,6 +116,13 @@ def test_a_body_is_not_opened_by_an_office_program() -> None:
     assert codes((Part("1", "text/plain", "", "", len(body), text=body.decode()), body)) == []
 
 
+def test_the_declared_type_says_how_a_name_without_suffix_is_opened() -> None:
+    octets = SAMPLES["DDE in a CSV"].octets
+    assert codes(attached("", octets, media_type="application/vnd.ms-excel")) == ["dde"]
+    assert codes(attached("list", octets, media_type="text/csv")) == ["dde"]
+    assert codes(attached("", b"{\\rt" + SAMPLES["DDE in rich text"].octets[5:], media_type="text/rtf")) == ["dde"]
+
+
 def test_a_mail_without_documents_asks_for_nothing() -> None:
     class Never:
         def of(self, part: Part, most: int) -> bytes:
@@ -152,11 +159,12 @@ def test_no_document_keeps_a_reader_busy(told: bool, name: str, make: Callable[[
     file = attached(name, make())
     begin = time.process_time()
     found = codes(file)
-    assert time.process_time() - begin < 2 * CPU
+    assert time.process_time() - begin < CPU
     assert ("unreadable" in found) == told
     assert "macro_auto" not in found
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(SAMPLES)),
     st.lists(st.tuples(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=8)), max_size=20),
@@ -168,6 +176,7 @@ def test_no_damage_raises(name: str, changes: list[tuple[int, bytes]]) -> None:
     check(attached(SAMPLES[name].name, bytes(octets)))
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=3000),
     st.sampled_from(["", "a.doc", "a.csv", "a.xml", "a.iqy"]),
@@ -177,6 +186,7 @@ def test_no_octets_raise(octets: bytes, name: str, begin: bytes) -> None:
     check(attached(name, begin + octets))
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=9000))
 def test_what_was_packed_is_unpacked_again(plain: bytes) -> None:
     assert vba.decompress(office.packed(plain), 0, 1 << 20)[: len(plain)] == plain

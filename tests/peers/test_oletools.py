@@ -46,7 +46,9 @@ ONLY_WE = {
     ),
     "it names the file and does not judge what is in it": ("a program under another name",),
     "groups within hexadecimal digits mislead it": ("a program in torn rich text",),
-    "it does not read such files": ("a script in a notebook", "a slide that starts a program"),
+    "it does not read such files": (
+        *("a script in a notebook", "a script in a notebook from the cloud", "a slide that starts a program"),
+    ),
 }
 
 
