@@ -48,8 +48,8 @@ class Original:
 def compose(owed: Sequence[Delivery], original: Original, *, hostname: str, now: float, expire_after: float) -> bytes:
     """One notice, with CRLF, to the one sender of the deliveries *owed*, which belong to one mail.
 
-    The original comes back whole only after a failure, where it is complete and the sender did not ask for its header
-    alone (RFC 3461 4.3).
+    The original comes back whole only after a failure, to people of ours, where it is complete and the sender did not
+    ask for its header alone (RFC 3461 4.3).
     """
     names = [word for one in owed for word in (one.recipient.address, _decoded(one.recipient.orcpt))]
     wide = not "".join(names).isascii()
@@ -188,7 +188,8 @@ def _returned(owed: Sequence[Delivery], original: Original) -> bytes:
     header, _, _ = original.octets.partition(b"\r\n\r\n")
     utf8 = owed[0].smtputf8 and not header.isascii()
     failed = any(one.notice is Notice.FAILED for one in owed)
-    if failed and original.complete and owed[0].ret != "HDRS":
+    # We sign what we send: whatever a stranger wrote, he would get it back, or have it sent to another, in our name
+    if failed and owed[0].outbound and original.complete and owed[0].ret != "HDRS":
         return _part("message/global" if utf8 else "message/rfc822", original.octets)
     if utf8:
         return _part("message/global-headers", _whole_lines(header, original))

@@ -26,6 +26,7 @@ BOB = Delivery(
     notice=Notice.FAILED,
     last_reply="mx.there.example [192.0.2.1]: 550 5.1.1 No such user",
     envid="QQ+2B314",
+    outbound=True,
 )
 
 
@@ -138,6 +139,8 @@ def test_a_delay_never_has_a_permanent_status() -> None:
         (replace(BOB, ret="FULL"), True, "message/rfc822"),
         (replace(BOB, ret="HDRS"), True, "text/rfc822-headers"),
         (BOB, False, "text/rfc822-headers"),
+        (replace(BOB, outbound=False), True, "text/rfc822-headers"),
+        (replace(BOB, outbound=False, ret="FULL"), True, "text/rfc822-headers"),
         (replace(BOB, ret="FULL", notice=Notice.DELAYED), True, "text/rfc822-headers"),
         (replace(BOB, ret="FULL", notice=Notice.RELAYED), True, "text/rfc822-headers"),
     ],

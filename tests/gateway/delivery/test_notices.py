@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 from sqlalchemy import update
 
-from gateway.model import Finding, Mail, Notice, Recipient, Session, State, Temporary
+from gateway.model import Finding, ListenerKind, Mail, Notice, Recipient, Session, State, Temporary
 from gateway.pipeline.drafts import Circumstances, evidence
 from gateway.stages import Queue
 from gateway.store import messages, queue, schema
@@ -26,8 +26,15 @@ def test_one_notice_tells_the_sender_of_all_recipients(house) -> None:
     [(recipient, dsn)] = house.listener.notices
     assert recipient == Recipient("alice@us.example", notify=frozenset({"NEVER"}))
     assert house.listener.told == [[f"failed {BOB}", "failed carol@there.example"]]
-    assert dsn.get_payload(2).get_payload(0)["Received"] == "by us"
+    assert dsn.get_payload(2).get_content_type() == "text/rfc822-headers"
+    assert dsn.get_payload(2).get_payload().startswith("Received: by us")
     assert [one.notice for one in house.look(mail)] == [None, None]
+
+
+def test_people_of_ours_get_their_mail_back_whole(house) -> None:
+    fail(house, BOB, session=Session(ip_address("192.0.2.1"), kind=ListenerKind.SUBMISSION, user="alice"))
+    [(_, dsn)] = house.listener.notices
+    assert dsn.get_payload(2).get_payload(0)["Received"] == "by us"
 
 
 def test_a_bounce_is_never_bounced(house) -> None:
