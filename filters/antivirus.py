@@ -1,292 +1,148 @@
-"""Does clamd know a virus in this mail?
+"""Does a scanner know a virus in this mail?
 
-pyclamd writes what clamd is told; the event loop sends it and reads the answer, for pyclamd itself would wait in a
-thread for each mail, and take silence and nonsense for "clean". Only the two answers that clamd's manual names count.
+clamd is asked, and so is every other engine of the settings. What one of them finds counts; what no engine could tell
+is `error`, never `clean`. What a scanner would not see in the message as it is, is shown to it by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import os
-import re
-import socket
-import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from io import BytesIO
-from typing import BinaryIO, ClassVar, NamedTuple, Self
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Literal
 
-import pyclamd
+from filters._scanners.cache import Cache
+from filters._scanners.clamd import Clamd
+from filters._scanners.group import Group
+from filters._scanners.icap import Icap, Method
+from filters._scanners.said import CODES, Failed, Octets
+from gateway.model import ERROR, Finding, Found, Mail, Stage, Temporary, Tools
 
-from gateway.model import Finding, Found, Mail, Stage, Temporary, Tools
+MAX_PREVIEW = 32 << 10
+"""Octets of a preview."""
 
-CHUNK = 64 << 10
-"""Octets of the mail that are held in memory at a time."""
 
-MAX_ANSWER = 4096
-"""Octets that an answer of clamd may have."""
+@dataclass(frozen=True, slots=True)
+class IcapServices:
+    """A second engine: ICAP services that are as good as each other, "icap://HOST:PORT/SERVICE"."""
 
-VERSION_AGE = 30.0
-"""Seconds for which clamd's word on its version and signatures is taken as still true."""
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-CONNECT_TIMEOUT = 3.0
-"""Seconds that one clamd may take to accept a connection."""
-
-_FOUND = re.compile(r"stream: (.+) FOUND")
-_TOO_LARGE = "INSTREAM size limit exceeded. ERROR"
-_CODES = (("Heuristics.Limits.Exceeded", "unscanned"), ("Heuristics.Encrypted", "encrypted"))
+    urls: tuple[str, ...]
+    method: Method = "RESPMOD"
+    preview: int = 0
+    """Octets that are shown first; a service that wants no more has not seen the whole mail. 0: all at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where clamd is, and how long we wait for it."""
+    """Where the scanners are, and how long we wait for them."""
 
     sockets: tuple[str, ...] = ("unix:var/run/clamd.sock", "unix:/run/clamav/clamd.ctl", "127.0.0.1:3310")
-    """Where clamd listens: "unix:PATH" or "ADDRESS:PORT". The next is tried where one cannot tell."""
+    """Where clamd listens: "unix:PATH" or "ADDRESS:PORT". The least busy is asked, the next where it cannot tell."""
 
     timeout: float = 60.0
-    """Seconds for one mail, the wait for its turn and all sockets included."""
+    """Seconds for one mail, the wait for its turn and all that is asked included."""
 
     threads: int = 4
-    """Mails that are scanned at the same time. More than clamd's MaxThreads is of no use."""
+    """Scans at the same time at each place. More than clamd's MaxThreads is of no use."""
 
+    pause: float = 30.0
+    """Seconds for which a scanner that failed is left alone, while there are others."""
 
-class _Socket(NamedTuple):
-    """A place where clamd listens: a path, or an address and a port."""
+    signatures_age: float = 3.0
+    """Days after which `gatepost status` says that the signatures of clamd are old."""
 
-    written: str
-    family: socket.AddressFamily
-    address: str | tuple[str, int]
+    cache: float = 600.0
+    """Seconds for which a verdict on the same octets by the same signatures holds; 0: none does."""
 
+    enough: Literal["all", "any"] = "all"
+    """Whose answers are needed to call a mail clean, where there are several engines."""
 
-class _Scan(NamedTuple):
-    """What clamd answered, and with which signatures."""
-
-    answer: str
-    version: str
-
-
-class _Failed(Exception):
-    """One clamd could not tell. The text says why."""
+    icap: tuple[IcapServices, ...] = ()
 
 
 class Filter:
-    """Asks the first clamd that can tell."""
+    """Asks all engines at the same time."""
 
     stage: ClassVar[Stage] = Stage.MESSAGE
-    codes: ClassVar[frozenset[str]] = frozenset({"clean", "infected", "encrypted", "unscanned"})
+    codes: ClassVar[frozenset[str]] = CODES
     after: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: Settings, tools: Tools) -> None:
-        if settings.threads < 1 or not settings.sockets:
-            raise ValueError("antivirus needs at least one thread and one socket")
+        _check(settings)
         self._settings, self._tools = settings, tools
-        self._sockets = [_socket(written) for written in settings.sockets]
-        self._turns = asyncio.Semaphore(settings.threads)
-        self._versions: dict[str, tuple[float, str]] = {}
+        self._cache = Cache(tools.state, settings.cache)
+        self._services = [[Icap(url, one.method, one.preview) for url in one.urls] for one in settings.icap]
+        group = partial(Group, cache=self._cache, at_once=settings.threads, pause=settings.pause)
+        clamds = [Clamd(written) for written in settings.sockets]
+        self._groups = [group("clamd", clamds)] * bool(clamds)
+        self._groups += [group("ICAP service", services) for services in self._services]
 
     async def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
-        """Exactly one finding: what clamd said. `Temporary` where no clamd could tell."""
+        """One finding that the mail is clean, or what was found in it, and `error` where an engine could not tell."""
         deadline = asyncio.get_running_loop().time() + self._settings.timeout
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise Temporary(f"clamd had no time within {self._settings.timeout:g} s") from None
-        try:
-            return [_finding(await self._scan(mail, deadline))]
-        finally:
-            self._turns.release()
+        findings = await self._judged(Octets(lambda: self._tools.open_message(mail)), deadline)
+        if any(finding.code == "infected" for finding in findings):
+            return findings  # all of it is, whatever else is in it
+        for parts, octets in self._hidden(mail):
+            findings += [replace(one, part=part) for one in await self._judged(octets, deadline) for part in parts]
+        return [one for one in findings if one.code != "clean"] or findings[:1]
 
-    async def _scan(self, mail: Mail, deadline: float) -> _Scan:
-        """The answer of the first clamd that can tell."""
-        failures = []
-        for place in self._sockets:
-            try:
-                return await self._scan_at(place, mail, deadline)
-            except _Failed as failure:
-                failures.append(f"{place.written}: {failure}")
-        raise Temporary(f"no clamd could tell ({'; '.join(failures)})")
+    def _hidden(self, mail: Mail) -> Iterator[tuple[Sequence[str], Octets]]:
+        """What a scanner would not see in the message as it is, each once, and the paths of the parts that hold it."""
+        places: dict[tuple[int, int], list[str]] = {}
+        for part in mail.content.parts:
+            if part.stored and part.stored[0] < part.stored[1]:
+                places.setdefault(part.stored, []).append(part.path)
+        for (start, end), parts in places.items():
+            yield parts, Octets(lambda: self._tools.open_stored(mail), start, end)
 
-    async def _scan_at(self, place: _Socket, mail: Mail, deadline: float) -> _Scan:
-        with self._tools.open_message(mail) as message:
-            answer = await _said(place, deadline, message)
-        if answer != "stream: OK" and not _FOUND.fullmatch(answer):
-            raise _Failed(_refusal(answer, "answered"))
-        return _Scan(answer, await self._version(place, deadline))
+    async def _judged(self, octets: Octets, deadline: float) -> list[Finding]:
+        """What the engines make of *octets*: that they are clean, that they are infected, or all else."""
+        digest = await octets.digest() if self._cache.kept else ""
+        answers = await asyncio.gather(*(_asked(group, octets, digest, deadline) for group in self._groups))
+        by_code = {code: [one for one in answers if one.code == code] for code in (*CODES, ERROR)}
+        clean, failed = by_code["clean"], by_code[ERROR]
+        if self._settings.enough == "any" and len(failed) < len(answers):
+            failed = []
+        others = [*by_code["encrypted"], *by_code["unscanned"], *failed]
+        return by_code["infected"] or others or [_together(clean)]
 
-    async def _version(self, place: _Socket, deadline: float) -> str:
-        """Program and signatures as clamd names them; it may be set up not to tell, which is no fault."""
-        at, version = self._versions.get(place.written, (0.0, ""))
-        if not version or time.monotonic() - at > VERSION_AGE:
-            try:
-                version = _shown(await _said(place, deadline))
-            except _Failed:
-                version = "version unknown"
-            self._versions[place.written] = (time.monotonic(), version)
-        return version
+    async def services(self) -> Sequence[tuple[str, bool, str]]:
+        """How the other engines are: the address of each, whether it is well, and its version or what is wrong."""
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout
+        return await asyncio.gather(*(_state(one, deadline) for services in self._services for one in services))
 
 
-async def _said(place: _Socket, deadline: float, message: BinaryIO | None = None) -> str:
-    """What clamd says to *message*, or of its version where there is none; `_Failed` where it says nothing whole."""
+async def _asked(group: Group, octets: Octets, digest: str, deadline: float) -> Finding:
+    """What one engine says; `error` where it could not tell."""
     try:
-        async with asyncio.timeout_at(deadline):
-            with await _Wire.to(place) as wire:
-                return await wire.ask_about(message)
-    except OSError as error:  # TimeoutError is one
-        raise _Failed(_why(error)) from None
+        said, version = await group.scan(octets, digest, deadline)
+    except Temporary as error:
+        return Finding(ERROR, str(error))
+    return Finding(said.code, said.name or version, facts=(said.answer, version))
 
 
-class _Written(Exception):
-    """pyclamd has written all that it has to say, and would wait for the answer now."""
+async def _state(service: Icap, deadline: float) -> tuple[str, bool, str]:
+    try:
+        await service.options(deadline)
+    except Failed as error:
+        return service.written, False, str(error)
+    return service.written, True, (await service.version(deadline)).words
 
 
-class _Paper:
-    """What pyclamd takes for its socket."""
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-
-    def send(self, data: bytes) -> None:
-        self.pieces.append(data)
+def _together(clean: Sequence[Finding]) -> Finding:
+    """One finding for all engines that know nothing bad."""
+    facts = tuple(fact for one in clean for fact in one.facts)
+    return Finding("clean", "; ".join(one.detail for one in clean), facts=facts)
 
 
-class _Pen(pyclamd.ClamdNetworkSocket):  # type: ignore[misc]  # pyclamd carries no type hints
-    """pyclamd with paper in place of its socket."""
-
-    def __init__(self) -> None:
-        # pyclamd's own __init__ would connect, only to see whether it can.
-        self.clamd_socket = self._paper = _Paper()
-
-    @property
-    def written(self) -> bytes:
-        return b"".join(self._paper.pieces)
-
-    def _init_socket(self) -> None:
-        """There is none."""
-
-    def _recv_response(self) -> str:
-        raise _Written
-
-
-def _version_command() -> bytes:
-    pen = _Pen()
-    with suppress(_Written):
-        pen.version()
-    return pen.written
-
-
-def _stream_of(octets: bytes) -> bytes:
-    """A whole stream that holds *octets*: the command, their length, the octets, and a length of zero for the end."""
-    pen = _Pen()
-    with suppress(_Written):
-        pen.scan_stream(BytesIO(octets), CHUNK)
-    return pen.written
-
-
-_VERSION = _version_command()
-_END = bytes(4)
-_OPENING = _stream_of(b"").removesuffix(_END)
-
-
-class _Wire:
-    """A connection to clamd. Deadlines are the caller's."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-        self._loop = asyncio.get_running_loop()
-
-    @classmethod
-    async def to(cls, place: _Socket) -> Self:
-        """Connect to *place*."""
-        wire = cls(socket.socket(place.family, socket.SOCK_STREAM))
-        try:
-            wire._socket.setblocking(False)
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await wire._loop.sock_connect(wire._socket, place.address)
-        except BaseException:
-            wire._socket.close()
-            raise
-        return wire
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    async def ask_about(self, message: BinaryIO | None) -> str:
-        """Send *message*, or ask for the version; the answer. `OSError` where there is none or part was not taken."""
-        try:
-            if message is None:
-                await self._send(_VERSION)
-            else:
-                await self._stream(message)
-        except OSError:
-            with suppress(OSError):  # it may have said why before it closed (its size limit)
-                raise _Failed(_refusal(await self._line(), "closed early with")) from None
-            raise
-        return await self._line()
-
-    async def _stream(self, message: BinaryIO) -> None:
-        """The parts of a stream as pyclamd writes them, the end with the last."""
-        waiting = _OPENING
-        while octets := message.read(CHUNK):
-            waiting += _stream_of(octets)[len(_OPENING) : -len(_END)]
-            if len(octets) == CHUNK:
-                await self._send(waiting)
-                waiting = b""
-        await self._send(waiting + _END)
-
-    async def _send(self, octets: bytes) -> None:
-        await self._loop.sock_sendall(self._socket, octets)
-
-    async def _line(self) -> str:
-        """One line, ended as the n form of commands wants it; `OSError` where there is none."""
-        answer = b""
-        while not answer.endswith(b"\n"):
-            piece = await self._loop.sock_recv(self._socket, MAX_ANSWER)
-            answer += piece
-            if not piece or len(answer) > MAX_ANSWER:
-                raise ConnectionAbortedError("closed without a whole answer" if not piece else "endless answer")
-        return answer.decode("utf-8", "replace").rstrip("\n")
-
-
-def _socket(written: str) -> _Socket:
-    """Read "unix:PATH", "192.0.2.1:3310" or "[::1]:3310"; ValueError where it is none of them."""
-    if written.startswith("unix:") and len(written) > 5:
-        return _Socket(written, socket.AF_UNIX, written.removeprefix("unix:"))
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):(\d{1,5})", written)
-    if not match:
-        raise ValueError(
-            f'a socket of clamd is written "unix:/run/clamav/clamd.ctl" or "127.0.0.1:3310", not {written!r}'
-        )
-    address = ipaddress.ip_address(match[1] or match[2])
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    return _Socket(written, family, (str(address), int(match[3])))
-
-
-def _finding(scan: _Scan) -> Finding:
-    facts = (_shown(scan.answer), scan.version)
-    match = _FOUND.fullmatch(scan.answer)
-    if not match:
-        return Finding("clean", scan.version, facts=facts)
-    code = next((code for prefix, code in _CODES if match[1].startswith(prefix)), "infected")
-    return Finding(code, re.sub(r"[^A-Za-z0-9._:/()+-]", "?", match[1][:100]), facts=facts)
-
-
-def _refusal(answer: str, how: str) -> str:
-    """What an *answer* means that is no result; *how* it came."""
-    return "the mail is larger than its StreamMaxLength" if answer == _TOO_LARGE else f"{how} {_shown(answer)!r}"
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "took too long"
-    return os.strerror(error.errno) if error.errno else _shown(str(error) or type(error).__name__)
-
-
-def _shown(text: str) -> str:
-    return re.sub(r"[^\x20-\x7e]", "?", text[:200])
+def _check(settings: Settings) -> None:
+    if settings.threads < 1 or settings.timeout <= 0 or not (settings.sockets or settings.icap):
+        raise ValueError("antivirus needs at least one thread, some time, and one socket or service")
+    if min(settings.pause, settings.cache, settings.signatures_age) < 0:
+        raise ValueError("pause, cache and signatures_age are not below 0")
+    if not all(one.urls and 0 <= one.preview <= MAX_PREVIEW for one in settings.icap):
+        raise ValueError(f"an ICAP engine has at least one url, and a preview of 0 to {MAX_PREVIEW} octets")

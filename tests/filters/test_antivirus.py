@@ -1,11 +1,15 @@
 """The scanner against a real clamd, and against one that errs in every way we could think of."""
 
 import asyncio
+import errno
 import io
 import ipaddress
+import signal
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
@@ -13,9 +17,10 @@ from typing import BinaryIO
 
 import pytest
 
-from filters import antivirus
-from filters.antivirus import Filter, Settings
-from gateway.model import Envelope, Finding, Mail, Session, Temporary, Tools
+from filters._scanners import clamd as scanner
+from filters._scanners.said import CHUNK, Unreadable
+from filters.antivirus import Filter, IcapServices, Settings
+from gateway.model import ERROR, Content, Envelope, Finding, Mail, Part, Session, Temporary, Tools
 from tests.peers import clamd, fake_clamd, loop, processes
 from tests.peers.fake_clamd import Mode
 
@@ -44,6 +49,7 @@ def make(sockets: Sequence[str], message: bytes = LETTER, **settings: object) ->
         return opened[-1]
 
     tools = Tools(None, None, "mx.demo.example", open_message, None, None, None)  # type: ignore[arg-type]
+    settings = {"cache": 0.0} | settings
     return Filter(Settings(sockets=tuple(sockets), **settings), tools), opened  # type: ignore[arg-type]
 
 
@@ -53,6 +59,8 @@ def scan(sockets: Sequence[str], message: bytes = LETTER, timeout: float = 5.0) 
         (finding,) = asyncio.run(filter_.check(MAIL, {}))
     finally:
         assert all(reader.closed for reader in opened)
+    if finding.code == ERROR:
+        raise Temporary(finding.detail)
     assert finding.code in Filter.codes
     return finding
 
@@ -86,7 +94,7 @@ def test_every_octet_is_sent_and_never_much_in_memory(size: int) -> None:
         (finding,) = asyncio.run(filter_.check(MAIL, {}))
     assert finding.code == "clean"
     assert [stream.data for stream in fake.streams] == [message]
-    assert opened[0].largest <= antivirus.CHUNK
+    assert opened[0].largest <= CHUNK
 
 
 @pytest.mark.parametrize(
@@ -172,6 +180,8 @@ def test_ok_before_the_mail_was_taken_is_an_error() -> None:
 
 def test_nonsense_on_a_connection_that_stays_open_is_told_at_once() -> None:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readline() == b"nVERSION\n":
+            return
         await reader.readuntil(b"\0\0\0\0")
         writer.write(b"garbage\n")
         await reader.read()
@@ -227,14 +237,14 @@ def test_where_no_socket_can_tell_each_says_why(tmp_path: Path) -> None:
 
 
 def test_mail_waits_for_its_turn_no_longer_than_the_deadline() -> None:
-    async def scan_three(filter_: Filter) -> list[object]:
-        return await asyncio.gather(*(filter_.check(MAIL, {}) for _ in range(3)), return_exceptions=True)
+    async def scan_three(filter_: Filter) -> list[str]:
+        return [found.code for (found,) in await asyncio.gather(*(filter_.check(MAIL, {}) for _ in range(3)))]
 
     with fake_clamd.run(Mode.HANG) as fake:
         filter_, _ = make([at(fake)], timeout=0.3, threads=1)
         began = time.monotonic()
         outcomes = asyncio.run(scan_three(filter_))
-    assert [type(outcome) for outcome in outcomes] == [Temporary] * 3
+    assert outcomes == [ERROR] * 3
     assert time.monotonic() - began < 2.0
 
 
@@ -275,18 +285,18 @@ def test_the_version_is_not_asked_for_with_every_mail() -> None:
 
     with loop.serving(converse) as port:
         findings = asyncio.run(twice(make([f"127.0.0.1:{port}"])[0]))
-    assert commands == [b"nINSTREAM\n", b"nVERSION\n", b"nINSTREAM\n"]
+    assert commands == [b"nVERSION\n", b"nINSTREAM\n", b"nINSTREAM\n"]
     assert [finding.facts[1] for finding in findings] == ["COMMAND UNAVAILABLE"] * 2
 
 
 def test_a_message_that_cannot_be_read_is_no_result() -> None:
     def open_message(mail: Mail) -> BinaryIO:
-        raise FileNotFoundError(mail.id)
+        raise FileNotFoundError(errno.ENOENT, "No such file", mail.id)
 
     with fake_clamd.run() as fake:
         tools = Tools(None, None, "mx.demo.example", open_message, None, None, None)  # type: ignore[arg-type]
-        with pytest.raises(FileNotFoundError):
-            asyncio.run(Filter(Settings(sockets=(at(fake),)), tools).check(MAIL, {}))
+        with pytest.raises(Unreadable, match="No such file"):
+            asyncio.run(Filter(Settings(sockets=(at(fake),), cache=0.0), tools).check(MAIL, {}))
 
 
 @pytest.mark.parametrize("written", ["", "unix:", "clamd", "localhost:3310", "127.0.0.1", "1.2.3.4.5:1"])
@@ -298,12 +308,12 @@ def test_a_socket_that_cannot_be_one_is_told_when_the_policy_loads(written: str)
 @pytest.mark.parametrize("settings", [{"threads": 0}, {"sockets": ()}])
 def test_settings_that_could_never_scan_are_told_when_the_policy_loads(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError):
-        Filter(Settings(**settings), None)  # type: ignore[arg-type]
+        make(**({"sockets": ["127.0.0.1:1"]} | settings))  # type: ignore[arg-type]
 
 
 def test_every_code_can_be_reported() -> None:
     answers = ("OK", "Eicar FOUND", "Heuristics.Encrypted.Zip FOUND", "Heuristics.Limits.Exceeded FOUND")
-    assert {antivirus._finding(antivirus._Scan(f"stream: {answer}", "")).code for answer in answers} == Filter.codes
+    assert {scanner.understood(f"stream: {answer}").code for answer in answers} == Filter.codes
 
 
 # --- the real one --------------------------------------------------------------------------------------------------
@@ -347,3 +357,295 @@ def test_the_real_clamd_names_what_it_could_not_look_into_as_we_expect() -> None
         assert scan([at(real)], attached(b"\0" * 300_000)).code == "unscanned"
         assert scan([at(real)], attached(clamd.EICAR)).code == "infected"
         assert scan([at(real)], attached(b"harmless")).code == "clean"
+
+
+# --- several clamds ------------------------------------------------------------------------------------------------
+
+
+def scan_many(filter_: Filter, mails: int) -> list[str]:
+    """The codes that *mails* get at the same time."""
+
+    async def check() -> list[str]:
+        found = await asyncio.gather(*(filter_.check(MAIL, {}) for _ in range(mails)))
+        return [finding.code for findings in found for finding in findings]
+
+    return asyncio.run(check())
+
+
+def test_several_clamds_share_the_load() -> None:
+    with fake_clamd.run(Mode.SLOWREAD) as one, fake_clamd.run(Mode.SLOWREAD) as other:
+        assert scan_many(make([at(one), at(other)], b"x" * 100_000)[0], 8) == ["clean"] * 8
+    assert sorted([len(one.streams), len(other.streams)]) == [4, 4]
+
+
+def test_a_clamd_that_failed_is_left_alone_for_a_while_and_then_tried_by_one_mail() -> None:
+    async def check(filter_: Filter, times: int) -> None:
+        for _ in range(times):
+            assert [found.code for found in await filter_.check(MAIL, {})] == ["clean"]
+
+    async def story(filter_: Filter, bad: fake_clamd.FakeClamd, good: fake_clamd.FakeClamd) -> None:
+        await check(filter_, 5)
+        assert [len(bad.streams), len(good.streams)] == [1, 5]
+        await asyncio.sleep(0.4)  # its rest is over, but it is as bad as before
+        await check(filter_, 5)
+        assert [len(bad.streams), len(good.streams)] == [2, 10]
+        bad.mode = Mode.OK
+        await asyncio.sleep(0.4)
+        await check(filter_, 3)
+        assert len(bad.streams) == 5
+
+    with fake_clamd.run(Mode.DIE_AFTER) as bad, fake_clamd.run() as good:
+        asyncio.run(story(make([at(bad), at(good)], pause=0.3)[0], bad, good))
+
+
+def test_a_mail_that_one_clamd_refuses_does_not_rest_it() -> None:
+    async def twice(filter_: Filter, one: fake_clamd.FakeClamd) -> None:
+        await filter_.check(MAIL, {})
+        one.mode = Mode.OK
+        await filter_.check(MAIL, {})
+
+    with fake_clamd.run(Mode.ERR) as one, fake_clamd.run() as other:
+        asyncio.run(twice(make([at(one), at(other)])[0], one))
+        assert [len(one.streams), len(other.streams)] == [2, 1]
+
+
+def test_a_clamd_that_hangs_leaves_time_for_one_that_is_known_to_be_well() -> None:
+    async def story(filter_: Filter, first: fake_clamd.FakeClamd) -> list[str]:
+        await asyncio.gather(filter_.check(MAIL, {}), filter_.check(MAIL, {}))
+        first.mode = Mode.HANG
+        return [found.code for found in await filter_.check(MAIL, {})]
+
+    with fake_clamd.run() as first, fake_clamd.run() as second:
+        assert asyncio.run(story(make([at(first), at(second)], timeout=1.0)[0], first)) == ["clean"]
+
+
+def test_of_two_clamds_one_may_be_killed_amid_the_load_and_every_mail_is_scanned() -> None:
+    found: list[str] = []
+
+    async def stream(filter_: Filter, kill: Callable[[], None]) -> None:
+        async def mails(worker: int) -> None:
+            for number in range(25):
+                if (worker, number) == (0, 8):
+                    await asyncio.to_thread(kill)
+                (finding,) = await filter_.check(MAIL, {})
+                found.append(finding.code)
+
+        await asyncio.gather(*map(mails, range(8)))
+
+    with clamd.run() as one, clamd.run() as other:
+        filter_, _ = make([f"unix:{one.unix_socket}", f"unix:{other.unix_socket}"], clamd.EICAR)
+        asyncio.run(stream(filter_, lambda: one.process.signal(signal.SIGKILL)))
+    assert found == ["infected"] * 200
+
+
+# --- what a scanner would not see in the message --------------------------------------------------------------------
+
+
+def hiding(*payloads: bytes, missing: int = 0) -> tuple[Mail, Reader]:
+    """A mail out of whose parts 1, 2, ... these were taken, and the file that holds them, short of some octets."""
+    parts, end = [], 0
+    for number, payload in enumerate(payloads, 1):
+        parts.append(Part(str(number), stored=(end, end + len(payload))))
+        end += len(payload)
+    whole = b"".join(payloads)
+    return replace(MAIL, content=Content(parts=(Part("0"), *parts))), Reader(whole[: len(whole) - missing])
+
+
+def scan_hidden(place: str, mail: Mail, stored: Reader, **settings: object) -> list[Finding]:
+    tools = Tools(None, None, "", lambda _: Reader(LETTER), None, None, lambda _: Reader(stored.getvalue()))  # type: ignore[arg-type]
+    filter_ = Filter(Settings(sockets=(place,), **({"cache": 0.0} | settings)), tools)  # type: ignore[arg-type]
+    return list(asyncio.run(filter_.check(mail, {})))
+
+
+def test_what_was_taken_out_of_the_mail_is_scanned_by_itself_and_the_finding_names_the_part() -> None:
+    with clamd.run() as real:
+        findings = scan_hidden(at(real), *hiding(b"harmless", clamd.EICAR, b"", b"x" * 100_000, clamd.EICAR + b" "))
+        assert [(one.code, one.part) for one in findings] == [("infected", "2"), ("infected", "5")]
+        assert [one.code for one in scan_hidden(at(real), *hiding(b"harmless", b""))] == ["clean"]
+
+
+def test_the_same_octets_in_two_parts_are_scanned_once_and_found_in_both() -> None:
+    mail = replace(MAIL, content=Content(parts=(Part("1", stored=(0, 5)), Part("2", stored=(0, 5)))))
+    with fake_clamd.run() as fake:
+        assert [one.code for one in scan_hidden(at(fake), mail, Reader(b"12345"))] == ["clean"]
+        assert [stream.data for stream in fake.streams] == [LETTER, b"12345"]
+        fake.mode = Mode.LIMIT
+        fake.stream_max_length = len(LETTER)
+        mail, stored = hiding(b"x" * 100)
+        mail = replace(mail, content=Content(parts=(*mail.content.parts, replace(mail.content.parts[1], path="2"))))
+        found = scan_hidden(at(fake), mail, stored)
+    assert [(one.code, one.part) for one in found] == [(ERROR, "1"), (ERROR, "2")]
+
+
+def test_what_was_taken_out_and_is_not_whole_is_no_result() -> None:
+    with fake_clamd.run() as fake, pytest.raises(Unreadable):
+        scan_hidden(at(fake), *hiding(b"x" * 10, missing=1))
+
+
+# --- verdicts that are known already ---------------------------------------------------------------------------------
+
+
+class State:
+    """The shared state, as a dictionary."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+        self.fails = False
+
+    async def get(self, key: str) -> str | None:
+        self._demand()
+        return self.kept.get(key)
+
+    async def put(self, key: str, value: str, ttl: float) -> None:
+        self._demand()
+        assert ttl == 600.0
+        self.kept[key] = value
+
+    def _demand(self) -> None:
+        if self.fails:
+            raise Temporary("no state")
+
+
+def cached(place: str, state: State, message: bytes = LETTER) -> Finding:
+    """What a new process says, with the state that all share."""
+    tools = Tools(None, state, "", lambda _: Reader(message), None, None, None)  # type: ignore[arg-type]
+    (finding,) = asyncio.run(Filter(Settings(sockets=(place,)), tools).check(MAIL, {}))
+    return finding
+
+
+@pytest.mark.parametrize("mode", [Mode.OK, Mode.FOUND])
+def test_the_same_octets_are_scanned_once_while_the_signatures_stay(mode: Mode) -> None:
+    state = State()
+    with fake_clamd.run(mode) as fake:
+        assert cached(at(fake), state) == cached(at(fake), state)
+        assert len(fake.streams) == 1
+        cached(at(fake), state, LETTER + b"x")
+        assert len(fake.streams) == 2
+
+
+@pytest.mark.parametrize("version", [b"ClamAV 1.4.6\n", b"ClamAV 1.4.6//\n", b"COMMAND UNAVAILABLE\n", b""])
+def test_where_the_version_does_not_name_the_signatures_nothing_is_kept(version: bytes) -> None:
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readline() == b"nVERSION\n":
+            writer.write(version)
+        else:
+            await reader.readuntil(b"\0\0\0\0")
+            writer.write(b"stream: OK\n")
+
+    state = State()
+    with loop.serving(converse) as port:
+        assert cached(f"127.0.0.1:{port}", state).code == "clean"
+    assert not state.kept
+
+
+def test_other_signatures_judge_anew() -> None:
+    versions = iter([b"ClamAV 1/1/a\n", b"ClamAV 1/2/b\n", b"ClamAV 1/1/a\n"])
+    streams: list[bytes] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readline() == b"nVERSION\n":
+            writer.write(next(versions))
+        else:
+            streams.append(await reader.readuntil(b"\0\0\0\0"))
+            writer.write(b"stream: OK\n")
+
+    state = State()
+    with loop.serving(converse) as port:
+        assert [cached(f"127.0.0.1:{port}", state).code for _ in range(3)] == ["clean"] * 3
+    assert len(streams) == 2
+
+
+def test_no_failure_and_nothing_unscanned_by_accident_is_kept() -> None:
+    state = State()
+    with fake_clamd.run(Mode.DIE_AFTER) as fake:
+        assert cached(at(fake), state).code == ERROR
+    assert not state.kept
+
+
+@pytest.mark.parametrize(
+    "value", ["", "{", "null", '["fine"]', '["clean", 1]', '["clean", "\\n"]', "[]", '"clean"', "7"]
+)
+def test_a_cache_that_fails_or_holds_nonsense_knows_nothing(value: str) -> None:
+    state = State()
+    with fake_clamd.run(Mode.FOUND) as fake:
+        cached(at(fake), state)
+        state.kept = dict.fromkeys(state.kept, value)
+        assert cached(at(fake), state).code == "infected"
+        state.fails = True
+        assert cached(at(fake), state).code == "infected"
+    assert len(fake.streams) == 3
+
+
+# --- several engines ------------------------------------------------------------------------------------------------
+
+
+def icap_saying(reply: bytes) -> AbstractContextManager[int]:
+    """An ICAP service that takes the mail and says *reply*."""
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (await reader.readuntil(b"\r\n\r\n")).startswith(b"OPTIONS"):
+            writer.write(b'ICAP/1.0 200 OK\r\nMethods: RESPMOD\r\nService: Test\r\nISTag: "1"\r\n\r\n')
+            return
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        writer.write(reply)
+
+    return loop.serving(converse)
+
+
+CLEAN = b"ICAP/1.0 204 No Content\r\n\r\n"
+THREAT = b"ICAP/1.0 200 OK\r\nX-Infection-Found: Type=0; Resolution=0; Threat=Evil;\r\n\r\n"
+BROKEN = b"ICAP/1.0 500 Server error\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "reply", "enough", "codes"),
+    [
+        (Mode.OK, CLEAN, "all", ["clean"]),
+        (Mode.OK, THREAT, "all", ["infected"]),
+        (Mode.FOUND, CLEAN, "all", ["infected"]),
+        (Mode.FOUND, THREAT, "all", ["infected", "infected"]),
+        (Mode.OK, BROKEN, "all", [ERROR]),
+        (Mode.DIE_AFTER, CLEAN, "all", [ERROR]),
+        (Mode.DIE_AFTER, THREAT, "all", ["infected"]),
+        (Mode.DIE_AFTER, BROKEN, "all", [ERROR, ERROR]),
+        (Mode.OK, BROKEN, "any", ["clean"]),
+        (Mode.DIE_AFTER, CLEAN, "any", ["clean"]),
+        (Mode.FOUND, BROKEN, "any", ["infected"]),
+        (Mode.DIE_AFTER, BROKEN, "any", [ERROR, ERROR]),
+    ],
+)
+def test_what_any_engine_finds_counts_and_what_one_cannot_tell_as_the_settings_say(
+    mode: Mode, reply: bytes, enough: str, codes: list[str]
+) -> None:
+    with fake_clamd.run(mode) as fake, icap_saying(reply) as port:
+        services = (IcapServices((f"icap://127.0.0.1:{port}/x",)),)
+        filter_, _ = make([at(fake)], icap=services, enough=enough)
+        findings = asyncio.run(filter_.check(MAIL, {}))
+    assert [finding.code for finding in findings] == codes
+    if codes == ["clean"] and enough == "all":
+        assert findings[0].detail == "ClamAV 1.4.6/1/Sun Nov 1 00:00:00 2026; Test 1"
+
+
+def test_a_mail_may_be_scanned_by_icap_alone() -> None:
+    with icap_saying(CLEAN) as port:
+        filter_, _ = make([], icap=(IcapServices((f"icap://127.0.0.1:{port}/x",)),))
+        assert [one.code for one in asyncio.run(filter_.check(MAIL, {}))] == ["clean"]
+
+
+def test_each_service_tells_how_it_is() -> None:
+    dead = f"icap://127.0.0.1:{processes.free_port()}/x"
+    with icap_saying(CLEAN) as port:
+        alive = f"icap://127.0.0.1:{port}/x"
+        filter_, _ = make([], icap=(IcapServices((alive, dead)), IcapServices((alive,), "REQMOD")))
+        told = asyncio.run(filter_.services())
+    assert told == [
+        (alive, True, "Test 1"),
+        (dead, False, "Connection refused"),
+        (alive, False, "offers no REQMOD (answered 200)"),
+    ]
+
+
+@pytest.mark.parametrize("engine", [IcapServices(()), IcapServices(("icap://a/x",), preview=-1), IcapServices(("x",))])
+def test_an_engine_that_could_never_scan_is_told_when_the_policy_loads(engine: IcapServices) -> None:
+    with pytest.raises(ValueError):
+        make([], icap=(engine,))
