@@ -6,6 +6,7 @@ files inside archives too, and what they say becomes findings. What they cannot 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,6 +25,8 @@ MAX_STEPS = 2_000_000
 
 _OPENED = {"application/x-ole-storage", "application/rtf", "application/onenote", "text/xml"}
 _ZIP = "application/zip"
+_CODECS = ("ascii", "cp437", "latin-1", "utf-8", "utf-16", "utf-16-be", "utf-16-le")
+"""What the readers decode; cp437 is for names in zips."""
 _BODIES = {"text/plain", "text/html"}
 _SUFFIXES = {
     "text/csv": ".csv",
@@ -99,6 +102,8 @@ class Filter:
     def __init__(self, settings: Settings, payloads: Payloads) -> None:
         if wrong := [suffix for suffix in settings.programs if not suffix.startswith(".")]:
             raise ValueError(f"a suffix begins with a dot, not so {wrong[0]!r}")
+        for name in _CODECS:
+            codecs.lookup(name)  # which opens a file the first time, and later none can be opened
         programs = tuple(suffix.lower() for suffix in settings.programs)
         self._words = documents.Words(Calls.of(settings.calls), programs)
         self._payloads = payloads
