@@ -6,6 +6,7 @@ the policy decides about every mail meanwhile, and the line of the policy that d
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import re
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway import events, toml
 from gateway.config import SHIPPED_POLICIES, Config, split_address
@@ -49,22 +51,49 @@ class Answering:
 
 def places(policies: Policies) -> Sequence[str]:
     """Where antivirus.toml looks for clamd: "unix:PATH" or "ADDRESS:PORT"; nothing where it is not in force."""
+    settings = _settings(policies)
+    return () if settings is None else tuple(settings.sockets)
+
+
+def signatures_age(policies: Policies) -> float:
+    """Days after which signatures count as old, as antivirus.toml, which is in force, has it."""
+    return float(_settings(policies).signatures_age)
+
+
+def services(policies: Policies) -> Sequence[tuple[str, bool, str]]:
+    """How the other engines of antivirus.toml are: the address of each, whether it is well, and what it says."""
+    settings = _settings(policies)
+    if settings is None or not settings.icap:
+        return ()
+    filter_ = sys.modules[type(settings).__module__].Filter(settings, policy.NO_TOOLS)
+    return tuple(asyncio.run(filter_.services()))
+
+
+def _settings(policies: Policies) -> Any:
+    """The settings of the filter, which is never imported by statement; None where it is not in force."""
     antivirus = policies.by_name.get("antivirus")
     if antivirus is None or antivirus.filter is None:
-        return ()
+        return None
     kind = antivirus.filter if isinstance(antivirus.filter, type) else type(antivirus.filter)
-    settings = policy.build_settings(sys.modules[kind.__module__].Settings, antivirus.settings)
-    return tuple(settings.sockets)
+    return policy.build_settings(sys.modules[kind.__module__].Settings, antivirus.settings)
 
 
 def answering(where: Sequence[str]) -> Answering | None:
     """The first clamd that answers PING at one of the places, or None."""
-    for place in where:
-        with suppress(OSError, ValueError):
-            if _ask(place, "PING") == "PONG":
-                version = _ask(place, "VERSION")
-                return Answering(place, version, _date(version))
-    return None
+    return next((found for place in where if isinstance(found := asked(place), Answering)), None)
+
+
+def asked(place: str) -> Answering | str:
+    """The clamd at *place*, or what is wrong with it; empty where nobody listens there."""
+    try:
+        if (answer := _ask(place, "PING")) != "PONG":
+            return f"{place} answers {answer!r} to PING" if answer else f"{place} does not answer"
+        version = _ask(place, "VERSION")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return ""
+    except (OSError, ValueError) as error:
+        return f"{place} does not answer ({type(error).__name__})"
+    return Answering(place, version, _date(version))
 
 
 def child(config: Config, where: Sequence[str], message_size: int) -> Child | None:

@@ -30,9 +30,6 @@ from gateway.toml import FaultyFiles
 if TYPE_CHECKING:
     from gateway.dns import Resolver
 
-SIGNATURES_OLD = 3.0
-"""Days after which signatures count as stale: ClamAV publishes every day."""
-
 CERTIFICATE_SOON = 21.0
 """Days before its end at which a certificate needs attention."""
 
@@ -77,7 +74,12 @@ def look(config: Config, opened: Opened, dns: Resolver) -> list[Check]:
     try:
         policies = policy.load(config.server.policies, None)
         size = policies.stages.edge.message_size
-        found += [*_scanner(config, policies), *_confinement(policies), _policies(config, policies)]
+        found += [
+            *_scanner(config, policies),
+            *_services(policies),
+            *_confinement(policies),
+            _policies(config, policies),
+        ]
         found += [*_disks(config, size), *_keys(config)]
         found += asyncio.run(_lists(config, dns)) if names.ok else []
     except FaultyFiles as error:
@@ -146,15 +148,25 @@ def _scanner(config: Config, policies: Policies) -> list[Check]:
     where = clamd.places(policies)
     if not where:
         return []
-    found = clamd.answering(where)
-    if found is None:
+    asked = [clamd.asked(place) for place in where]
+    found = [one for one in asked if isinstance(one, clamd.Answering)]
+    if not found:
         return [Check("clamd", ok=False, text=clamd.missing(config, policies))]
+    checks = [Check("clamd", ok=False, text=one) for one in asked if isinstance(one, str) and one]
+    checks += [Check("clamd", ok=True, text=f"{one.version} at {one.place}") for one in found]
+    return [*checks, *(_signatures(one, clamd.signatures_age(policies)) for one in found)]
+
+
+def _signatures(found: clamd.Answering, most: float) -> Check:
+    """How old they are; *most* is how many days they may be."""
     age = found.age_days
     days = "of unknown age" if age is None else f"{age:.1f} days old"
-    return [
-        Check("clamd", ok=True, text=f"{found.version} at {found.place}"),
-        Check("signatures", ok=age is not None and age <= SIGNATURES_OLD, text=days),
-    ]
+    return Check("signatures", ok=age is not None and age <= most, text=f"{days} at {found.place}")
+
+
+def _services(policies: Policies) -> Iterator[Check]:
+    for address, ok, text in clamd.services(policies):
+        yield Check("icap", ok=ok, text=f"{text} at {address}")
 
 
 def _policies(config: Config, policies: Policies) -> Check:

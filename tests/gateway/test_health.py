@@ -1,6 +1,8 @@
 """What `status` sees, thing by thing."""
 
 import asyncio
+import datetime
+import json
 import os
 import time
 from contextlib import contextmanager
@@ -8,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from filters import dnsbl
-from gateway import health, roles, state
-from gateway.config import Config, Server
+from gateway import clamd, health, roles, state
+from gateway.config import SHIPPED_POLICIES, Config, Server
 from gateway.config import State as StatePlace
 from gateway.dkim.ring import Ring
 from gateway.dns import Resolver
@@ -17,7 +19,7 @@ from gateway.model import Temporary
 from gateway.pipeline import confinement, policy
 from gateway.store import owners
 from gateway.store.engine import Store
-from tests.peers import hostile_dns, processes, redis
+from tests.peers import fake_clamd, hostile_dns, loop, processes, redis
 
 MESSAGE = 50 << 20
 
@@ -243,3 +245,56 @@ def test_keys_that_sign_that_wait_and_that_cannot_be_used_are_told_apart(config)
     assert "lost.example/keys.json is missing" in lost.text
     assert not check.ok
     assert "chmod 600" in check.text
+
+
+# ---- Scanners -----------------------------------------------------------------------------------------------------
+
+
+def scanners(tmp_path, sockets, icap=()):
+    """What is told of the scanners that antivirus.toml names."""
+    text = (SHIPPED_POLICIES / "antivirus.toml").read_text()
+    shipped = '["unix:var/run/clamd.sock", "unix:/run/clamav/clamd.ctl", "127.0.0.1:3310"]'
+    assert shipped in text
+    services = ", ".join(f'{{ urls = ["{url}"] }}' for url in icap)
+    text = text.replace(shipped, json.dumps(sockets)).replace("icap = []", f"icap = [{services}]", 1)
+    (tmp_path / "antivirus.toml").write_text(text)
+    config = Config(server=Server(policies=tmp_path))
+    policies = policy.load(tmp_path, None)
+    return [*health._scanner(config, policies), *health._services(policies)]
+
+
+def test_each_scanner_is_told_and_one_that_hangs_is_not_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(clamd, "TIMEOUT", 0.2)
+
+    async def hang(reader, writer):
+        await reader.read()
+
+    with fake_clamd.run() as one, fake_clamd.run() as two, loop.serving(hang) as stuck:
+        sockets = [f"127.0.0.1:{port}" for port in (one.port, processes.free_port(), stuck, two.port)]
+        told = [(check.name, check.ok) for check in scanners(tmp_path, sockets)]
+    assert told == [("clamd", False), ("clamd", True), ("clamd", True), ("signatures", False), ("signatures", False)]
+
+
+@pytest.mark.parametrize(("days", "ok"), [(1, True), (5, False)])
+def test_signatures_older_than_antivirus_toml_allows_are_told(tmp_path, days, ok):
+    made = datetime.datetime.now() - datetime.timedelta(days=days)  # noqa: DTZ005  clamd writes the local time
+
+    async def converse(reader, writer):
+        asked = await reader.readuntil(b"\0")
+        version = f"ClamAV 1.4.6/27500/{made:%a %b %d %H:%M:%S %Y}"
+        writer.write((b"PONG" if asked == b"zPING\0" else version.encode()) + b"\0")
+
+    with loop.serving(converse) as port:
+        _, signatures = scanners(tmp_path, [f"127.0.0.1:{port}"])
+    assert (signatures.ok, signatures.text) == (ok, f"{days:.1f} days old at 127.0.0.1:{port}")
+
+
+def test_each_icap_service_is_told(tmp_path):
+    async def converse(reader, writer):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"OPTIONS icap://")
+        writer.write(b'ICAP/1.0 200 OK\r\nMethods: RESPMOD\r\nService: Tester 1\r\nISTag: "A7"\r\n\r\n')
+
+    with loop.serving(converse) as port:
+        alive, dead = f"icap://127.0.0.1:{port}/x", f"icap://127.0.0.1:{processes.free_port()}/x"
+        told = [(one.ok, one.text) for one in scanners(tmp_path, [], [alive, dead])]
+    assert told == [(True, f"Tester 1 A7 at {alive}"), (False, f"Connection refused at {dead}")]
