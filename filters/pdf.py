@@ -50,23 +50,8 @@ class Settings:
     """Links of one PDF that are handed on."""
 
     programs: tuple[str, ...] = (
-        *(
-            ".apk",
-            ".bat",
-            ".chm",
-            ".cmd",
-            ".com",
-            ".cpl",
-            ".dll",
-            ".exe",
-            ".hta",
-            ".iso",
-            ".img",
-            ".jar",
-            ".js",
-            ".jse",
-        ),
-        *(".lnk", ".msc", ".msi", ".pif", ".ps1", ".reg", ".scf", ".scr", ".settingcontent-ms", ".url"),
+        *(".apk", ".bat", ".chm", ".cmd", ".com", ".cpl", ".dll", ".exe", ".hta", ".img", ".iso", ".jar", ".js"),
+        *(".jse", ".lnk", ".msc", ".msi", ".pif", ".ps1", ".reg", ".scf", ".scr", ".settingcontent-ms", ".url"),
         *(".vbe", ".vbs", ".vhd", ".vhdx", ".wsf", ".wsh", ".xll"),
     )
     """Suffixes of files that run when they are opened."""
