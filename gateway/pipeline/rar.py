@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 RAR4, RAR5 = b"Rar!\x1a\x07\0", b"Rar!\x1a\x07\x01\0"
 MOST = 10_000
 _MAX_HEADER = 2 << 20
+_FARTHEST = 1 << 62
 _FILE, _SERVICE, _ENCRYPTION, _END = 2, 3, 4, 5
 _ENCRYPTED = 1
 
@@ -50,12 +51,12 @@ def is_locked(file: BinaryIO) -> bool:
 
 def _block(file: BinaryIO, at: int) -> _Block | None:
     """The header at *at* (RAR 5.0 archive format, "General archive block format"), or None where there is none."""
-    file.seek(at + 4)
+    file.seek(min(at + 4, _FARTHEST))
     head = file.read(64)
     size, start = _vint(head, 0)
     if not head or not 0 < size <= _MAX_HEADER:
         return None
-    file.seek(at + 4 + start)
+    file.seek(min(at + 4 + start, _FARTHEST))
     header = file.read(size)
     kind, place = _vint(header, 0)
     flags, place = _vint(header, place)

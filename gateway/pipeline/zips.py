@@ -33,6 +33,8 @@ _MAX_STRAYS = 20_000
 
 _MAX_HIDDEN = 100
 _MAX_DOUBT = 32 << 20
+_FARTHEST = 1 << 62
+"""No file reaches so far; more than that is no place that could be sought."""
 _TWO_ENDS = "it has two directories"
 _MAX_DICTIONARY = 64 << 20
 _LINK = 0o120000
@@ -237,7 +239,9 @@ def _directory(found: Zip, end: _End, most: int) -> Iterator[Entry]:
         size, packed, offset = _large(fields, size, packed, offset)
         is_link = made >> 8 == 3 and mode >> 16 & 0o170000 == _LINK
         text = _text(found, octets, flags, fields)
-        yield Entry(text, offset + end.shift, 0, flags, method, crc, packed, size, is_link, time, fields)
+        yield Entry(
+            text, min(offset + end.shift, _FARTHEST), 0, flags, method, crc, packed, size, is_link, time, fields
+        )
     if number & 0xFFFF != end.files & 0xFFFF:
         found.differences.append("its directory does not hold as many files as it says")
 

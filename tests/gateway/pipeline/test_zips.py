@@ -70,6 +70,13 @@ def test_what_the_two_readings_differ_in_is_said(octets: bytes, words: str) -> N
     assert any(words in difference for difference in opened(octets).differences)
 
 
+def test_a_place_that_no_file_reaches_is_none() -> None:
+    extra = b"\1\0\x08\0" + b"\xff" * 8
+    found = opened(crafted([two(Member(b"a"), offset=0xFFFFFFFF, extra=extra)]))
+    assert found.differences
+    assert found.read(found.entries[0], 9) == b""
+
+
 def test_names_are_the_same_whichever_way_their_slashes_lean() -> None:
     assert opened(crafted([two(Member(b"a\\b"), name=b"a/b")])).differences == []
 
