@@ -18,7 +18,9 @@ from gateway import config, roles, send, terminal, tls, welcome
 from gateway.cli.base import CODES, DONE, REFUSED, UNREACHABLE, Json, wiring_of, word
 from gateway.config import Config, Listener
 from gateway.model import Action, Direction, Envelope, Finding, ListenerKind, Recipient, Session
-from gateway.pipeline.outcome import Explained
+from gateway.pipeline.outcome import Explained, Kind
+from gateway.smtp.address import rcpt
+from gateway.smtp.replies import ProtocolError
 
 MAX_MESSAGE = 1 << 30
 
@@ -35,6 +37,11 @@ FROM_HERE = (
     "As if a host of your own had sent it: SPF, DMARC and what else asks who sends were left out. "
     "Name the host that it came from, as --peer 192.0.2.7."
 )
+
+_REFUSED = {
+    Kind.NO_SUCH_USER: "the domain is ours, and there is no such user",
+    Kind.NOT_OURS: "mail for this domain is not taken from this peer (routes.toml)",
+}
 
 MessageFile = Annotated[Path, typer.Argument(help="An RFC 5322 message; - reads standard input.")]
 
@@ -144,12 +151,12 @@ def explain(
 ) -> None:
     """Say what would become of a message, and why. Nothing is sent, and nothing is stored.
 
-    Exits 0 when every recipient would get it, 1 when it would be held or rejected for one, 3 when deferred.
+    Exits 0 when every recipient would get it, 1 when it would be held, rejected or refused for one, 3 when deferred.
 
     Example: gatepost explain suspicious.eml --from a@b.example --peer 192.0.2.7 --to alice@demo.example
     """
     wiring = wiring_of(ctx)
-    envelope = Envelope(sender, tuple(map(Recipient, to)))
+    envelope = Envelope(sender, tuple(map(_recipient, to)))
     with tempfile.TemporaryFile() as message:
         message.write(re.sub(rb"\r?\n", b"\r\n", _read(file)))
         message.flush()
@@ -157,12 +164,22 @@ def explain(
         session = _session(peer, helo, user)
         explained = wiring.explain(wiring.config(), session, envelope, message)
     if json:
-        terminal.as_json({"found": explained.found, "verdicts": explained.verdicts})
+        words = {"found": explained.found, "verdicts": explained.verdicts, "refused": explained.refused}
+        terminal.as_json(words)
     else:
         _show_explained(explained)
     if session.direction is Direction.INBOUND and session.peer.is_loopback:
         terminal.complain(FROM_HERE)
-    raise typer.Exit(_code_of([verdict.action for verdict in explained.verdicts.values()]))
+    code = _code_of([verdict.action for verdict in explained.verdicts.values()])
+    raise typer.Exit(code or (REFUSED if explained.refused else DONE))
+
+
+def _recipient(text: str) -> Recipient:
+    """*text* as RCPT TO would have it."""
+    try:
+        return rcpt(f"TO:<{text}>", smtputf8=True)
+    except ProtocolError:
+        raise typer.BadParameter(f"{text} is not an address", param_hint="--to") from None
 
 
 def _session(peer: str, helo: str, user: str) -> Session:
@@ -186,6 +203,8 @@ def _show_explained(explained: Explained) -> None:
     terminal.table("Findings", ("filter", "finding", "about"), (_finding_row(*pair) for pair in findings))
     verdicts = [(to, word(one.action), f"{one.score:.1f}", one.sentence) for to, one in explained.verdicts.items()]
     terminal.table("Verdicts", ("recipient", "action", "score", "why"), verdicts)
+    for to, kind in explained.refused.items():
+        terminal.say(f"{to} would be refused at RCPT TO: {_REFUSED[kind]}", style="bold")
 
 
 def _finding_row(name: str, finding: Finding) -> tuple[str, str, str]:

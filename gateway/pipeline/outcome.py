@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.model import Content, Found, Verdict
@@ -38,9 +38,13 @@ OK = Outcome()
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What a dry run found, and the verdict for each recipient. `found` is that of the first recipient."""
+    """What a dry run found, and the verdict for each recipient. `found` is that of the first recipient.
+
+    `refused` are the recipients whom the dialog would refuse, whatever the verdict: for the peer they are not ours.
+    """
 
     id: str
     content: Content
     found: Found
     verdicts: Mapping[str, Verdict]
+    refused: Mapping[str, Kind] = field(default_factory=dict)

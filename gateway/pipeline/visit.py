@@ -218,7 +218,12 @@ class Visit:
         self._ask_envelope(mail, self._intake.policies)
         await self._ask_recipients(mail)
         mail, found, verdicts = await self._judge(mail, message)
-        return Explained(mail.id, mail.content, found, verdicts)
+        refused: dict[str, Kind] = {}
+        with contextlib.suppress(Temporary):  # before the first start there is no store that knows users
+            for address in verdicts:
+                kind, _ = await self._whose(session, self._end_of(address))
+                refused |= {address: kind} if kind is not Kind.OK else {}
+        return Explained(mail.id, mail.content, found, verdicts, refused)
 
     async def _judge(self, mail: Mail, message: BinaryIO) -> tuple[Mail, Found, dict[str, Verdict]]:
         """The mail with its content, what was found at every stage, and the verdict for each recipient."""

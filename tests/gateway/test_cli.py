@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from gateway import accounts, cli
 from gateway.model import Action, Envelope, Finding, Reason, Recipient, Session, State, Temporary, Verdict, new_id
-from gateway.pipeline.outcome import Explained
+from gateway.pipeline.outcome import Explained, Kind
 from gateway.store import messages, queue
 from gateway.toml import Fault
 
@@ -337,6 +338,23 @@ def test_explain_wants_a_file_that_can_be_read_and_an_address(gatepost, home):
     assert gatepost("explain", "missing.eml", "--to", "a@b.example")[0] == cli.USAGE
     (home / "mail.eml").touch()
     assert gatepost("explain", "mail.eml", "--to", "a@b.example", "--peer", "nowhere")[0] == cli.USAGE
+    for nobody in ("alice", "", "a@", "a b@c.example", "a@b.example> SIZE=1", "a@[192.0.2.1]"):
+        assert gatepost("explain", "mail.eml", "--to", nobody)[0] == cli.USAGE
+
+
+def test_explain_says_who_would_be_refused_before_the_mail_is_read(gatepost, home):
+    (home / "mail.eml").write_bytes(b"Subject: x\n\nbody\n")
+    refused = {"alice@demo.example": Kind.NO_SUCH_USER, "x@there.example": Kind.NOT_OURS}
+
+    def explain(*words):
+        return replace(explained(Action.ACCEPT)(*words), refused=refused)
+
+    words = ["explain", "mail.eml", "--to", "alice@demo.example", "--to", "x@there.example", "--peer", "192.0.2.9"]
+    code, out, _ = gatepost(*words, explain=explain)
+    assert code == cli.REFUSED
+    assert "alice@demo.example would be refused at RCPT TO: the domain is ours, and there is no such user" in out
+    assert "x@there.example would be refused at RCPT TO: mail for this domain is not taken from this peer" in out
+    assert json.loads(gatepost(*words, "--json", explain=explain)[1])["refused"]["x@there.example"] == "not ours"
 
 
 def test_sending_to_nobody_who_listens_says_so(gatepost):

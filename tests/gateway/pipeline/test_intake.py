@@ -384,6 +384,18 @@ def test_a_success_notice_is_owed_for_a_mailbox_and_never_to_the_null_sender(sit
         assert [d.notice.value for d in queue.owed_notices(conn, "t", 9, 1e12, 60)] == ["delivered"]
 
 
+def test_a_dry_run_tells_who_would_be_refused(site):
+    here = site()
+
+    async def work(intake):
+        with io.FileIO(os_memfd(GOOD), "rb+") as message:
+            to = ("alice@ours.example", "nobody@ours.example", "x@elsewhere.example")
+            return await intake.visit().explain(WORLD, Envelope("a@s.example", tuple(map(Recipient, to))), message)
+
+    explained = here.run(work)
+    assert explained.refused == {"nobody@ours.example": Kind.NO_SUCH_USER, "x@elsewhere.example": Kind.NOT_OURS}
+
+
 def test_a_dry_run_keeps_nothing_and_says_everything(site):
     here = site()
 
