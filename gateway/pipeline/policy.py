@@ -48,6 +48,7 @@ CONTENT = "content"
 
 CONTENT_CODES = frozenset({"unscannable", "ambiguous"})
 
+_UNKNOWN = {"settings": "is not a known setting", "actions": "no such finding"}
 _WORDS = {action.value: action for action in Action}
 
 
@@ -151,6 +152,11 @@ class Policies:
         """The policies whose filters run in the confined child."""
         return tuple(policy for policy in self.by_name.values() if policy.pure)
 
+    @cached_property
+    def folders(self) -> frozenset[Path]:
+        """Where filters have files of their own, which belong to the set as the policy files do."""
+        return frozenset(folder for one in self.by_name.values() for folder in getattr(one.filter, "folders", ()))
+
     def asking(self, stage: Stage) -> Waves:
         """The policies whose filters ask the world at *stage*, in waves: those of one are asked at the same time."""
         return self._asking[stage]
@@ -207,6 +213,7 @@ def load(configured: Path | None, tools: Tools | None) -> Policies:
                 tables[stem], policies[stem] = _content(table, path, text)
             else:
                 policies[stem] = _bind(stem, table, path, text, tools)
+                digest.update(getattr(policies[stem].filter, "version", "").encode())
             if table.get("enabled") is False:
                 policies.pop(stem, None)
         except FaultyFiles as error:
@@ -227,7 +234,10 @@ def _content(table: dict[str, Any], path: Path, text: str) -> tuple[Table, Polic
 
 def _bind(name: str, table: dict[str, Any], path: Path, text: str, tools: Tools | None) -> Policy:
     module = _module(name, path)
-    file = toml.validated(PolicyFile, table, path, text)
+    try:
+        file = toml.validated(PolicyFile, table, path, text)
+    except FaultyFiles as error:
+        raise FaultyFiles([*error.faults, *_unknown_words(module, table, path, text)]) from None
     asking = inspect.iscoroutinefunction(module.Filter.check)
     if not asking:
         _demand_no_timeout(table, path, text)
@@ -239,6 +249,16 @@ def _bind(name: str, table: dict[str, Any], path: Path, text: str, tools: Tools 
         raise FaultyFiles([Fault(str(path), toml.line_of(text, ("settings",)), "settings", str(error))]) from None
     filter_ = module.Filter if asking and tools is None else made
     return Policy(name, path.name, filter_, file.timeout, rules, not asking, json.dumps(file.settings))
+
+
+def _unknown_words(module: Any, table: Mapping[str, Any], path: Path, text: str) -> Iterator[Fault]:
+    """The settings and findings that a file names and nobody knows, when it cannot be read as a whole."""
+    settings = {one.name for one in dataclasses.fields(module.Settings)}
+    for place, known in {"settings": settings, "actions": {*module.Filter.codes, ERROR}}.items():
+        named = table.get(place)
+        for word in sorted(named.keys() - known) if isinstance(named, dict) else ():
+            line, cure = toml.line_of(text, (place, word)), toml.suggestion(word, known)
+            yield Fault(str(path), line, f"{place}.{word}", _UNKNOWN[place], cure)
 
 
 def made_pure(module: Any, settings: Any, payloads: Payloads) -> Any:
@@ -266,7 +286,7 @@ def _settings(kind: type[Any], table: dict[str, Any], path: Path, text: str) -> 
     """*table* as the filter's own `Settings`, by way of JSON: so a list becomes a tuple, and nothing else bends."""
     known = {field.name for field in dataclasses.fields(kind)}
     faults = [
-        Fault(str(path), toml.line_of(text, ("settings", key)), f"settings.{key}", "is not a known setting", cure)
+        Fault(str(path), toml.line_of(text, ("settings", key)), f"settings.{key}", _UNKNOWN["settings"], cure)
         for key in table.keys() - known
         for cure in [toml.suggestion(key, known)]
     ]
@@ -284,7 +304,7 @@ def _settings(kind: type[Any], table: dict[str, Any], path: Path, text: str) -> 
 
 
 def _words(item: Mapping[str, Any]) -> str:
-    return "is not a known setting" if item["type"] == "unexpected_keyword_argument" else str(item["msg"])
+    return _UNKNOWN["settings"] if item["type"] == "unexpected_keyword_argument" else str(item["msg"])
 
 
 def build_settings(kind: type[Any], settings: str) -> Any:
@@ -310,7 +330,7 @@ def _rules(file: PolicyFile, codes: frozenset[str], path: Path, text: str) -> tu
         for code in sorted(actions.keys() - decidable):
             key = (*place, code)
             cure = toml.suggestion(code, decidable)
-            faults.append(Fault(str(path), toml.line_of(text, key), ".".join(map(str, key)), "no such finding", cure))
+            faults.append(Fault(str(path), toml.line_of(text, key), ".".join(map(str, key)), _UNKNOWN["actions"], cure))
     if faults:
         raise FaultyFiles(faults)
     return (*file.exceptions, Rule(actions=file.actions))
