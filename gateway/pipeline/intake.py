@@ -129,10 +129,17 @@ class Intake:
         return True
 
     async def watch(self, stop: asyncio.Event) -> None:
-        """Reload whenever a policy file changes, until *stop*."""
-        folders = [folder for folder in (SHIPPED_POLICIES, self._configured) if folder is not None]
-        async for _ in awatch(*folders, stop_event=stop, recursive=False):
-            await self.reload()
+        """Reload whenever a policy file changes, or a file of a filter, until *stop*."""
+        while not stop.is_set():
+            folders = self._watched()
+            async for _ in awatch(*folders, stop_event=stop, recursive=False):
+                await self.reload()
+                if self._watched() != folders:
+                    break
+
+    def _watched(self) -> set[Path]:
+        named = {SHIPPED_POLICIES, *self.policies.folders, *([self._configured] if self._configured else [])}
+        return {folder for folder in named if folder.is_dir()}
 
     async def scan(self, mail: Mail, message: BinaryIO) -> Answer:
         """What the confined parser and the pure filters see in *message*."""
