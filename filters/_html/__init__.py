@@ -1,0 +1,1 @@
+"""Readers of pages: each says what it saw, and none decides."""

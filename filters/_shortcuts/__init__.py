@@ -1,0 +1,1 @@
+"""Readers of shortcuts and appointments: what they start, and where they lead."""
