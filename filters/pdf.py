@@ -92,17 +92,19 @@ class Filter:
         room, meter = self._settings.size, Meter(MAX_STEPS, self._settings.unpacked, SECONDS)
         findings: list[Finding] = []
         for part in files[: self._settings.files]:
-            octets = self._payloads.of(part, room)
-            findings += self._of(part, octets, meter)
-            room -= len(octets)
+            octets = self._payloads.of(part, room + 1)
+            findings += self._of(part, octets, meter, room)
+            room = max(0, room - len(octets))
         if len(files) > self._settings.files:
             findings.append(Finding("unreadable", f"more than {self._settings.files} PDFs: the others are not read"))
         return findings
 
-    def _of(self, part: Part, octets: bytes, meter: Meter) -> Iterator[Finding]:
+    def _of(self, part: Part, octets: bytes, meter: Meter, room: int) -> Iterator[Finding]:
         words: dict[str, dict[str, None]] = {}
-        if len(octets) < part.size:
+        if len(octets) > room:
             words["unreadable"] = {"is larger than is read": None}
+        if part.size and not octets:
+            words["unreadable"] = {"cannot be decoded": None}
         links: dict[str, None] = {}
         for one in sights(octets, meter):
             if isinstance(one, Link):

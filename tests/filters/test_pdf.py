@@ -29,7 +29,9 @@ class Given:
 
 
 def check(*octets: bytes, settings: Settings | None = None, name: str = "a.pdf") -> list[Finding]:
-    parts = [Part(str(n), "application/pdf", name, "application/pdf", len(one)) for n, one in enumerate(octets)]
+    parts = [
+        Part(str(n), "application/pdf", name, "application/pdf", len(one) * 4 // 3) for n, one in enumerate(octets)
+    ]
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=tuple(parts)))
     found = list(Filter(settings or Settings(), Given(octets)).check(mail, {}))
     assert {finding.code for finding in found} <= Filter.codes
@@ -331,6 +333,17 @@ def test_a_long_link_is_cut():
 def test_a_file_too_large_is_unreadable_and_read_as_far_as_may_be():
     file = pdf(SCRIPT) + b"%" * 1000
     assert [one.code for one in check(file, settings=Settings(size=len(file) - 1))] == ["unreadable", "javascript"]
+
+
+def test_a_file_that_cannot_be_decoded_is_unreadable():
+    part = Part("0", "application/pdf", "a.pdf", "", 10)
+    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=(part,)))
+    assert [one.code for one in Filter(Settings(), Given([b""])).check(mail, {})] == ["unreadable"]
+
+
+def test_all_files_together_may_have_so_many_octets():
+    file = pdf(SCRIPT)
+    assert [one.code for one in check(file, file, settings=Settings(size=len(file)))] == ["javascript", "unreadable"]
 
 
 def test_more_files_than_are_read_are_unreadable():
