@@ -159,7 +159,7 @@ class Filter:
             return []
         author = mail.content.author
         if author.doubts or not _is_domain(author.domain):
-            return [_no_author(author)]
+            return [_nobody() if _is_bounce_of_nobody(mail) else _no_author(author)]
         walks = _Walks(self._tools.dns, self._settings)
         finding = await _judged(author.domain, _evidence(mail, found), walks, self._settings)
         return [replace(finding, facts=(*finding.facts, *walks.facts()))]
@@ -237,6 +237,20 @@ def _wish(author: str, record: Record, *, existing: bool) -> str:
 def _result(result: str, author: str, policy: str = "") -> Result:
     about = (("header.from", author),)
     return Result("dmarc", result, (*about, ("policy.dmarc", policy)) if policy else about)
+
+
+def _is_bounce_of_nobody(mail: Mail) -> bool:
+    """Whether it has no sender, and no reader sees an author's address: old mail systems write "MAILER-DAEMON" so.
+
+    Some readers show Sender or Resent-From where From has none.
+    """
+    author = mail.content.author
+    return not (mail.envelope.sender or author.address or author.doubts or author.senders)
+
+
+def _nobody() -> Finding:
+    """It bears nobody's domain, so there is nothing that DMARC could protect, and honest bounces are not held."""
+    return Finding("none", "a bounce that names no author's domain", result=Result("dmarc", "none"))
 
 
 def _no_author(author: Author) -> Finding:

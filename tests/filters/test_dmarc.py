@@ -285,6 +285,18 @@ def test_our_own_people_and_relays_are_not_judged() -> None:
     assert only(dns, mail("a.test", peer="127.0.0.1"), own_relays=()).code == "fail_reject"
 
 
+def test_a_bounce_that_shows_no_address_bears_nobodys_name() -> None:
+    dns = FakeDns(REJECT)
+    finding = only(dns, mail(Author(), sender=""))
+    assert (finding.code, finding.result) == ("none", Result("dmarc", "none"))
+    for author in (
+        *(Author("x", ""), Author("x@a..test", "a..test"), Author(doubts=("there are two From fields",))),
+        *(Author(senders=("admin@a.test",)), Author(senders=("",))),
+    ):
+        assert only(dns, mail(author, sender="")).code == "permerror"
+    assert dns.asked == []
+
+
 @pytest.mark.parametrize(
     ("author", "why"),
     [
