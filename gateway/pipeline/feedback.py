@@ -112,8 +112,8 @@ class Unreadable(Exception):
 
 def read(data: Buffer, content: Content, limits: Limits) -> Report:
     """The report in the message *data*, which was parsed as *content*; where there is none, its `fault` says why."""
-    if content.unscannable or content.ambiguities:
-        return Report("the mail that should hold a report cannot be read for certain")
+    if why := content.unscannable or "; ".join(content.ambiguities):
+        return Report(f"the mail that should hold a report cannot be read for certain: {why}")
     fault = "the mail holds no report"
     for span in _candidates(content.parts):
         try:
