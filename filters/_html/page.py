@@ -18,7 +18,7 @@ MAX_WITHIN = 3
 MAX_ADDRESS = 480
 
 _ELSEWHERE = re.compile(r"(?:https?|ftp|wss?):|[/\\]{2}", re.IGNORECASE)
-_SHARE = re.compile(r"file:[/\\]{2}[^/\\]|file:[/\\]{4,}|\\\\[^\\/\s]|smb:", re.IGNORECASE)
+_SHARE = re.compile(r"file:[/\\]{2}[^/\\]|file:[/\\]{4,}+(?![a-z][:|])|\\\\[^\\/\s]|smb:", re.IGNORECASE)
 _LAUNCH = re.compile(
     r"(?:search-ms|ms-msdt|ms-search|ms-officecmd|ms-appinstaller|ms-cxh|ms-cxh-full|ms-its|jnlp|vbscript):"
     r"|mk:@|shell:[:a-z]|search:[^\s]{0,200}crumb",
@@ -36,6 +36,7 @@ _MOVES = re.compile(
     r"""location(?:\.href|\[["']href["']\])?(?:\s{0,5}=(?![=>])|(?:\.|\[["'])(?:replace|assign)(?:["']\])?\s{0,5}\()"""
     r"""\s{0,5}(?:["'`]([^"'`\s]{0,480}))?"""
 )
+_CLICKS = re.compile(r"onload\s{0,5}=[^>]{0,300}\.(?:click|submit)\(")
 _REFRESH = re.compile(r"\s*[\d.]*\s*[;,]?\s*(?:url\s*=)?\s*[\"']?([^\"']{1,2000})", re.IGNORECASE)
 _DATA = re.compile(
     r"data:(?:text/html|text/xml|application/(?:xhtml\+xml|xml|zip|x-zip[\w-]*|x-rar[\w-]*|x-7z[\w-]*|x-msdownload|hta"
@@ -54,6 +55,8 @@ _RUNS = (
 )
 # So long may be a file under a cipher.
 _LITERAL = re.compile(r"""(?:(data:[^"'`\s,]{0,80},)|["'`>])([^"'`\s<>{};()]{2048,}+)""")
+# So many whole numbers that are written as letters are a page under a cipher; those of charts are drawn.
+_NUMBERS = re.compile(r"(?<![0-9,\s-])[0-9,\s-]{2048,}+(?![.\d])")
 _OBFUSCATED = re.compile(
     r"(?:_0x[0-9a-f]{3,6}+\b[^_]{0,80}+){25}|(?<![\[\]()!+])[\[\]()!+]{300}"
     r"|(?<![0-9a-fA-F])(?:(?:\\x[0-9a-fA-F]{2}){80}|(?:\\u00[0-9a-fA-F]{2}){80})"
@@ -130,6 +133,8 @@ class _Page:
         """What stands in the script, as written and decoded."""
         text = joined(self.text)
         yield from _moves(text)
+        if _CLICKS.search(self.lower):
+            yield Sight("redirect", "clicks on something by script when it is opened")
         if _BUILT_SECRET.search(lowered(text)):
             yield Sight("password_form", "asks for a password in a field that its script makes")
         if _is_obfuscated(text):
@@ -174,6 +179,8 @@ def _moves(text: str) -> Iterator[Sight]:
 def _ciphers(text: str) -> Iterator[Sight]:
     """A large literal of no kind that script decodes: to a file that it saves, or to a page that it shows."""
     saves = _has(text, _SAVES)
+    if "fromCharCode" in text and "document.write(" in text and _NUMBERS.search(text):
+        yield Sight("obfuscated", "builds what it shows from numbers in its script")
     if _has(text, _DECODES) and (saves or _has(text, _RUNS)) and any(map(_is_cipher, _LITERAL.finditer(text))):
         if saves:
             yield Sight("smuggled", "builds a file from what is encoded in its script")

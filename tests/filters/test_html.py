@@ -67,6 +67,8 @@ FILLED = {
     "loginescaped": "".join(f"\\x{octet:02x}" for octet in LOGIN),
     "logincodes": _codes(LOGIN),
     "evalcodes": _codes(b"eval('harmless, and long enough to be seen')"),
+    "large": ",".join(str(number * 7919 % 2**31 - 2**30) for number in range(300)),
+    "fractions": ",".join(f"{number}.{number}" for number in range(500)),
     "names": "".join(f"var _0x{number:04x}=_0x{number + 1:04x}(1);" for number in range(0x1000, 0x1020)),
     "brackets": "[][(![]+[])]" * 40,
 }
