@@ -101,7 +101,7 @@ MADE: dict[str, Callable[[], bytes]] = {
 CLOSED = {"aes.zip", "pkware.zip", "deflate64.zip"}
 
 
-@pytest.mark.parametrize("kind", MADE.keys() - CLOSED)
+@pytest.mark.parametrize("kind", [kind for kind in MADE if kind not in CLOSED])
 def test_a_program_in_an_archive_of_each_kind_is_a_part(kind: str) -> None:
     tray = Tray()
     parts = parse(mail(MADE[kind](), f"a.{kind}".replace("a.disk.iso", "disk.iso")), LIMITS, tray).parts
