@@ -49,6 +49,8 @@ _MESSAGES = {"message/rfc822", "message/global", "message/news"}
 _ENCODED = {"base64", "quoted-printable"}
 _ENCODINGS = {"", "7bit", "8bit", "binary", *_ENCODED}
 _UU = {"x-uuencode", "uuencode", "x-uue", "uue"}
+_PAGES = {"text/html", "image/svg+xml"}
+_PAGE_NAMES = (".htm", ".html", ".xhtml", ".shtml", ".svg", ".hta", ".mht", ".mhtml")
 _MESSAGE = re.compile(
     rb"\s{0,9}(?:received|return-path|from|to|date|subject|message-id|mime-version|content-type|x-[a-z-]{1,40})[ \t]*:",
     re.IGNORECASE,
@@ -327,6 +329,8 @@ class _Walk:
             self._encoded_message(self._decoded(encoding, body, end), path, depth)
         else:
             self.found.archive(partial(self.file, encoding, body, end), self.found.parts[-1], filenames(header))
+        if not kind.startswith("text/") and _is_page(sniffed, filenames(header)):
+            self.found.text(self._decoded(encoding, body, end), path)  # what its script would build a file of
         if kind.startswith("text/"):
             self._files_in_text(header, encoding, end, path)
         elif encoding == "base64" and not plain:
@@ -387,6 +391,11 @@ class _Walk:
         inner = _Walk(re.sub(rb"\r?\n", b"\r\n", octets), self.found, encoded=True)
         inner.message(0, len(inner.data), path, depth)
         inner.compare()
+
+
+def _is_page(sniffed: str, names: list[str]) -> bool:
+    """Whether a browser opens it. What is a picture, an archive or a program is none, whatever its name says."""
+    return sniffed in _PAGES or (not sniffed and any(name.lower().endswith(_PAGE_NAMES) for name in names))
 
 
 def _charset(header: Header) -> str:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.pipeline.content import parse
+from gateway.pipeline.tray import Tray
 from gateway.stages import Content
 
 LIMITS = Content.Settings()
@@ -226,6 +227,19 @@ def test_uuencoded_files_in_a_text_are_parts():
 )
 def test_what_contradicts_the_grammar_is_a_defect(mail, defect):
     assert defect in parse(mail, LIMITS).defects
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "found"),
+    [("a.bin", b"<html>", True), ("a.html", b"<!-- -->", True), ("a.bin", b"x", False), ("a.html", b"%PDF-", False)],
+)
+def test_files_in_an_attached_page_are_parts_that_no_scanner_saw(name, begin, found):
+    program = base64.b64encode(b"MZ" + bytes(100))
+    page = begin + b'<script>save(atob("' + program + b'"))</script>'
+    tray = Tray()
+    fields = b"Content-Type: application/octet-stream; name=" + name.encode()
+    content = parse(attached(page, fields), LIMITS, tray)
+    assert ["application/x-dosexec" in {part.sniffed for part in content.parts}, bool(tray.unseen)] == [found, found]
 
 
 def test_an_attached_message_is_walked_plain_or_encoded():
