@@ -1,14 +1,14 @@
-"""Do what was decided to the bytes of a mail: our header fields on top, parts stripped.
+"""What stands above a mail that we pass on, and how a changed mail is read.
 
 What the sender sent is never re-serialised: the result is spliced from spans of the original and new header lines, so
-the body keeps every octet. `strip` is the one action that changes a body, knowingly.
+the body keeps every octet. `strip` is the one action that changes a body, knowingly (`stripping.py`).
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import BinaryIO
@@ -16,7 +16,7 @@ from typing import BinaryIO
 from typing_extensions import Buffer
 
 from gateway.events import clean
-from gateway.model import Action, Content, Envelope, Part, Session, Verdict
+from gateway.model import Envelope, Session, Verdict
 
 Piece = bytes | tuple[int, int]
 """New octets, or a span (start, end) of the original message."""
@@ -149,52 +149,3 @@ def _folded(text: str) -> str:
 def mailbox_fields(sender: str, recipient: str) -> bytes:
     """What final delivery puts on top (RFC 5321 4.4)."""
     return f"Return-Path: <{sender}>\r\nDelivered-To: {recipient}\r\n".encode()
-
-
-def parts_to_strip(verdict: Verdict, content: Content) -> list[Part] | None:
-    """The parts that *verdict* wants gone; None where a finding names no part that could be cut out."""
-    by_path = {part.path: part for part in content.parts if part.span is not None}
-    wanted: dict[str, Part] = {}
-    for reason in verdict.reasons:
-        if reason.effect is Action.STRIP:
-            part = by_path.get(reason.finding.part.partition("/")[0])
-            if part is None:
-                return None
-            wanted[part.path] = part
-    return list(wanted.values())
-
-
-def stripped(
-    block: bytes, body_start: int, size: int, parts: Sequence[Part], mail_id: str
-) -> tuple[bytes, list[Piece]]:
-    """The header block and the pieces of the message with *parts* replaced by a note of what was removed.
-
-    A part that is the whole message takes its Content-* fields with it; the offsets are those of the original.
-    """
-    whole = next((part for part in parts if part.span is not None and part.span[0] == 0), None)
-    if whole is not None:
-        kept = b"".join(field for field in fields(block) if not name_of(field).startswith(b"content-"))
-        note = _note(whole, mail_id)
-        head, _, text = note.partition(b"\r\n\r\n")
-        return kept + head + b"\r\n", [b"\r\n" + text]
-    pieces: list[Piece] = []
-    position = body_start
-    for part in sorted(parts, key=lambda p: p.span or (0, 0)):
-        start, end = part.span or (0, 0)
-        if start < position:
-            continue  # inside a part that is gone already
-        pieces += [(position, start), _note(part, mail_id)]
-        position = end
-    return block, [*pieces, (position, size)]
-
-
-def _note(part: Part, mail_id: str) -> bytes:
-    name = re.sub(r"[^ -~]", "?", clean(part.filename, 200)) or "without a name"
-    text = (
-        "Content-Type: text/plain; charset=us-ascii\r\nContent-Disposition: inline\r\n\r\n"
-        f"An attachment of this message ({name}) was removed by the mail gateway,\r\n"
-        "because the policy of this site does not let it pass.\r\n\r\n"
-        "The whole message is kept in quarantine. To get it, ask your postmaster\r\n"
-        f"and name this number: {mail_id}\r\n"
-    )
-    return text.encode("ascii")

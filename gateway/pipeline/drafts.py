@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from gateway.model import Action, Direction, Found, ListenerKind, Mail, Notice, Recipient, State, Verdict, new_id
-from gateway.pipeline import actions, explain, mime, results
+from gateway.pipeline import actions, explain, mime, results, stripping
 from gateway.pipeline.actions import Piece, Splice
 from gateway.pipeline.reported import Told
+from gateway.pipeline.stripping import Removal, Whole
 from gateway.store.messages import Draft, Row
 from gateway.store.observations import Observation
 
@@ -60,35 +61,36 @@ def drafts(
 ) -> list[tuple[Draft, list[Row]]]:
     """What to accept: the message as it came, and a variant for each set of parts that some get it without."""
     plain: list[Row] = []
-    variants: dict[tuple[str, ...], list[Judged]] = {}
+    variants: dict[tuple[Removal, ...], list[Judged]] = {}
     for one in judged:
-        parts = actions.parts_to_strip(one.verdict, mail.content) if one.verdict.action is Action.STRIP else []
-        if parts is None:
-            plain.append(_row(mail, replace(one, verdict=_unstrippable(one.verdict))))
-        elif parts:
-            variants.setdefault(tuple(part.path for part in parts), []).append(one)
+        if one.verdict.action is not Action.STRIP:
+            plain.append(_row(mail, one))
+        elif removed := stripping.removals(one.verdict, mail.content):
+            variants.setdefault(removed, []).append(one)
             plain.append(replace(_row(mail, one), state=State.HELD, notice=None))  # the original stays to be asked for
         else:
-            plain.append(_row(mail, one))
+            plain.append(_row(mail, replace(one, verdict=_unstrippable(one.verdict))))
     whole = _draft(mail, mail.id, spooled, about, spooled.head, [(spooled.body_start, spooled.size)])
     report = about.told.received if about.told else None
     made = [(replace(whole, observation=about.observation, report=report), plain)]
-    made += [_variant(mail, spooled, about, paths, group) for paths, group in variants.items()]
+    made += [_variant(mail, spooled, about, removed, group) for removed, group in variants.items()]
     return made
 
 
 def _variant(
-    mail: Mail, spooled: Spooled, about: Circumstances, paths: Sequence[str], group: Sequence[Judged]
+    mail: Mail, spooled: Spooled, about: Circumstances, removed: Sequence[Removal], group: Sequence[Judged]
 ) -> tuple[Draft, list[Row]]:
-    parts = [next(part for part in mail.content.parts if part.path == path and part.span) for path in paths]
-    head, pieces = actions.stripped(spooled.head, spooled.body_start, spooled.size, parts, mail.id)
+    whole = Whole(mail.id, about.hostname)
+    head, pieces = stripping.stripped(spooled.file, spooled.head, spooled.size, removed, whole)
     draft = _draft(mail, new_id(), spooled, about, head, pieces)
     return draft, [_row(mail, one) for one in group]
 
 
 def _unstrippable(verdict: Verdict) -> Verdict:
     """Strip where nothing can be cut out is quarantine: the stricter neighbour, never the milder."""
-    sentence = f"held because what should be stripped is no part that can be cut out; {verdict.sentence}"
+    sentence = (
+        f"held because what should be stripped is no part that can be cut out for every reader; {verdict.sentence}"
+    )
     return replace(verdict, action=Action.QUARANTINE, sentence=sentence)
 
 

@@ -1,4 +1,4 @@
-"""What we do to the bytes of a mail: our fields on top, forged ones out, parts stripped, the body untouched."""
+"""What we do to the bytes of a mail: our fields on top, forged ones out, the body untouched."""
 
 import email
 import email.policy
@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model import Action, Envelope, Finding, ListenerKind, Reason, Recipient, Session, Verdict
+from gateway.model import Action, Envelope, ListenerKind, Recipient, Session, Verdict
 from gateway.pipeline import actions
-from gateway.pipeline.content import parse
-from gateway.stages import Content
 
 SESSION = Session(ip_address("192.0.2.7"), "mx", ListenerKind.MX, "mail.peer.example", "TLSv1.3")
 ENVELOPE = Envelope("a@s.example", (Recipient("b@o.example"),))
@@ -87,51 +85,3 @@ def test_the_verdict_of_a_recipient_is_folded_ascii():
     assert parsed["X-Gatepost-Verdict"] == "tag; score=4.2; id=m1"
     assert fields.isascii()
     assert max(map(len, fields.split(b"\r\n"))) <= 78
-
-
-MULTI = (
-    b"Subject: s\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nkeep me\r\n"
-    b"--b\r\nContent-Disposition: attachment; filename=run.exe\r\n\r\nMZ...\r\n"
-    b"--b\r\nContent-Disposition: attachment; filename=ok.txt\r\n\r\nfine\r\n--b--\r\n"
-)
-
-
-def stripped(mail: bytes, *paths: str):
-    content = parse(mail, Content.Settings())
-    reasons = tuple(Reason("attachments", Finding("executable", part=path), Action.STRIP) for path in paths)
-    parts = actions.parts_to_strip(Verdict(Action.STRIP, 0.0, reasons), content)
-    if parts is None:
-        return None
-    end = actions.header_end(io.BytesIO(mail), 10000)
-    head, pieces = actions.stripped(mail[:end], end, len(mail), parts, "m1")
-    return email.message_from_bytes(head + actions.Splice(io.BytesIO(mail), pieces).read(), policy=email.policy.default)
-
-
-def test_a_stripped_part_is_replaced_by_a_note_and_the_rest_keeps_its_bytes():
-    message = stripped(MULTI, "2/inside.zip/run.exe")
-    texts = [part.get_content() for part in message.iter_parts()]
-    assert message.defects == []
-    assert (texts[0].strip(), texts[2].strip()) == ("keep me", "fine")
-    assert "(run.exe) was removed" in texts[1]
-    assert "m1" in texts[1]
-
-
-def test_a_mail_that_is_one_bad_part_becomes_the_note():
-    message = stripped(
-        b"Subject: s\r\nContent-Type: application/x\r\nContent-Transfer-Encoding: base64\r\n\r\nTVo=", "1"
-    )
-    assert message["Subject"] == "s"
-    assert message.get_content_type() == "text/plain"
-    assert "was removed" in message.get_content()
-
-
-def test_a_part_inside_a_part_that_goes_is_gone_with_it():
-    inner = b"Content-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nhello"
-    mail = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + inner + b"\r\n--b--\r\n"
-    message = stripped(mail, "1", "1")
-    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain"]
-
-
-def test_what_names_no_part_cannot_be_stripped():
-    assert stripped(MULTI, "") is None
-    assert stripped(MULTI, "7") is None
