@@ -1,11 +1,12 @@
 """Does a picture of the mail hide a link, as a QR code or one of its like?
 
-Pictures are decoded by libraries that only the confined child loads. Links are handed on in facts, for filters that
-know addresses. What cannot be decoded is told.
+Those inside PDFs are looked at too. Pictures are decoded by libraries that only the confined child loads. Links are
+handed on in facts, for filters that know addresses. What cannot be decoded is told.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import re
@@ -15,10 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from filters._pdf.lexer import Meter, Unreadable
+from filters._pdf.pictures import pictures
 from gateway.model import Finding, Found, Mail, Part, Payloads, Stage
 
 SECONDS = 0.4
 """Seconds of CPU after which no further picture of a mail is begun."""
+MAX_STEPS = 50_000
+"""Values of a PDF that are read in search of its pictures."""
 MAX_FRAMES = 3
 """Frames of a moving picture that are looked at."""
 MAX_SCANS = 64
@@ -46,7 +51,7 @@ class Settings:
     """How much is looked at."""
 
     images: int = 20
-    """Pictures of one mail."""
+    """Pictures and PDFs of one mail."""
 
     size: int = 16_000_000
     """Octets that a picture may have."""
@@ -70,7 +75,7 @@ class Filter:
 
     def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
         """For each picture at most one finding of each code."""
-        pictures = [part for part in mail.content.parts if _is_picture(part)]
+        pictures = [part for part in mail.content.parts if _is_picture(part) or _is_pdf(part)]
         until, findings = time.process_time() + SECONDS, list[Finding]()
         for number, part in enumerate(pictures):
             if number >= self._settings.images or time.process_time() > until:
@@ -84,7 +89,7 @@ class Filter:
         try:
             if len(octets) > self._settings.size:
                 raise _Undecodable("is larger than is read")  # noqa: TRY301  said where all else is said
-            texts = _texts(octets, self._settings.pixels)
+            texts = _texts(octets, self._settings.pixels, pdf=_is_pdf(part))
         except _Undecodable as error:
             yield Finding("unreadable", f"{_named(part)} {error}", part.path)
             return
@@ -107,6 +112,7 @@ def prepare() -> None:
     images.MAX_IMAGE_PIXELS = None  # we ask for the size ourselves, before anything is decoded
     files: Any = importlib.import_module("PIL.ImageFile")
     files.LOAD_TRUNCATED_IMAGES = True  # mail programs show what there is
+    importlib.import_module("PIL.ImageOps")
     images.preinit()
     for name in ("Tiff", "WebP"):
         importlib.import_module(f"PIL.{name}ImagePlugin")
@@ -116,22 +122,39 @@ def prepare() -> None:
         _texts(sample.getvalue(), 1 << 20)
 
 
-def _texts(octets: bytes, pixels: int) -> list[str]:
-    """What the codes say that a picture shows, cleaned, each once."""
+def _texts(octets: bytes, pixels: int, *, pdf: bool = False) -> list[str]:
+    """What the codes say that a picture, or a PDF, shows, cleaned, each once."""
     kind = importlib.import_module("zxingcpp")
     formats = [getattr(kind.BarcodeFormat, name) for name in _CODES]
     found: dict[str, None] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for frame in _frames(octets, pixels):
+            for frame in _pages(octets, pixels) if pdf else _frames(octets, pixels):
                 for code in kind.read_barcodes(frame, formats=formats, text_mode=kind.TextMode.Plain):
                     found[_cleaned(code.text)[:MAX_TEXT]] = None
         except _Undecodable:
             raise
+        except Unreadable as error:
+            raise _Undecodable(str(error)) from None
         except Exception:  # noqa: BLE001  plugins raise whatever comes to them, MemoryError too
             raise _Undecodable("cannot be decoded") from None
     return [text for text in found if text][:MAX_CODES]
+
+
+def _pages(octets: bytes, pixels: int) -> Iterator[Any]:
+    """The pictures that a PDF has, as `_frames` gives them; what is broken in it is passed over."""
+    images: Any = importlib.import_module("PIL.Image")
+    operations: Any = importlib.import_module("PIL.ImageOps")
+    meter = Meter(MAX_STEPS, 4 * pixels, SECONDS)
+    for picture in pictures(octets, meter, pixels // 4):
+        meter.tick()
+        if picture.mode:
+            made = _grey(images.frombytes(picture.mode, picture.size, picture.octets), images)
+            yield operations.autocontrast(made)  # colours may be numbers of a palette, close to each other
+            continue
+        with contextlib.suppress(_Undecodable, OSError, SyntaxError):
+            yield from _frames(picture.octets, pixels)
 
 
 def _frames(octets: bytes, pixels: int) -> Iterator[Any]:
@@ -199,6 +222,10 @@ def _is_picture(part: Part) -> bool:
 
 def _is_link(text: str) -> bool:
     return bool(_SCHEME.match(text) or _BARE.fullmatch(text))
+
+
+def _is_pdf(part: Part) -> bool:
+    return part.sniffed == "application/pdf"
 
 
 def _cleaned(stranger: str) -> str:

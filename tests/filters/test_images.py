@@ -161,8 +161,49 @@ def test_what_cannot_be_decoded_is_told(broken):
     assert codes(broken) == ["unreadable"]
 
 
-def test_only_pictures_are_looked_at():
-    assert check(octets(code()), sniffed="application/pdf") == []
+def test_only_pictures_and_pdfs_are_looked_at():
+    assert check(octets(code()), sniffed="text/plain") == []
+
+
+def in_pdf(data: bytes, picture: Image.Image, more: bytes) -> bytes:
+    head = b"<</Type/XObject/Subtype/Image/Width %d/Height %d%s>>stream\n" % (*picture.size, more)
+    return b"%PDF-1.7\n1 0 obj" + head + data + b"\nendstream endobj"
+
+
+@pytest.mark.parametrize(
+    ("mode", "more"),
+    [("L", b"/ColorSpace/DeviceGray"), ("RGB", b"/ColorSpace/DeviceRGB"), ("CMYK", b"/X 1"), ("1", b"/ImageMask true")],
+)
+def test_a_code_in_a_pdf_is_found(mode, more):
+    drawn = code().convert(mode)
+    (found,) = check(
+        in_pdf(zlib.compress(drawn.tobytes()), drawn, b"/Filter/FlateDecode" + more), sniffed="application/pdf"
+    )
+    assert (found.code, found.facts) == ("qr_link", (f"link={URL}",))
+
+
+def test_a_code_in_a_pdf_as_jpeg_or_in_two_colours_is_found():
+    drawn = code()
+    assert (
+        check(in_pdf(octets(drawn, "JPEG"), drawn, b"/Filter/DCTDecode"), sniffed="application/pdf")[0].code
+        == "qr_link"
+    )
+    numbers = drawn.point(lambda grey: grey > 128).tobytes()
+    assert check(in_pdf(zlib.compress(numbers), drawn, b"/Filter/Fl"), sniffed="application/pdf")[0].code == "qr_link"
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", zlib.compress(b"x" * 10)])
+@pytest.mark.parametrize("how", [b"/FlateDecode", b"/DCTDecode", b"/JPXDecode"])
+def test_a_pdf_with_broken_pictures_is_nothing(data, how):
+    assert check(in_pdf(data, code(), b"/Filter" + how), sniffed="application/pdf") == []
+
+
+def test_a_pdf_of_very_many_pictures_is_told_and_costs_little():
+    drawn = Image.new("L", (1900, 2000), 255)
+    file = in_pdf(zlib.compress(drawn.tobytes()), drawn, b"/Filter/FlateDecode") * 200
+    before = time.process_time()
+    assert [one.code for one in check(file, sniffed="application/pdf")] == ["unreadable"]
+    assert time.process_time() - before < 1
 
 
 def test_a_picture_of_too_many_octets_is_told():
