@@ -3,8 +3,10 @@
 import base64
 import ipaddress
 import time
+import tomllib
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -357,6 +359,24 @@ def test_more_files_than_are_read_are_unreadable():
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError):
         Filter(Settings(**wrong), Given([]))
+
+
+MADE_BY_OTHERS = Path(__file__).parent / "pdfs"
+SEEN = tomllib.loads((MADE_BY_OTHERS / "seen_by_pikepdf.toml").read_text())
+OF_ACTIONS = {"JavaScript": "javascript", "Launch": "launch", "SubmitForm": "remote"}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in MADE_BY_OTHERS.glob("*.pdf")))
+def test_of_files_that_others_make_as_much_is_seen_as_qpdf_sees(name):
+    found = {one.code: one for one in check((MADE_BY_OTHERS / name).read_bytes())}
+    seen = SEEN[name]
+    if "encrypted" in found:
+        assert seen.get("locked") or seen["actions"] == ["JavaScript"]
+        return
+    assert {f"link={link}" for link in seen["links"]} <= set(found["links"].facts if "links" in found else ())
+    assert {OF_ACTIONS[one] for one in seen["actions"]} == found.keys() & set(OF_ACTIONS.values())
+    assert ("embedded_program" in found) == (seen["files"] > 0 and name == "exe.pdf")
+    assert "unreadable" not in found
 
 
 COSTLY = {
