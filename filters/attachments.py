@@ -30,53 +30,14 @@ class Settings:
     """What counts as able to run, by name and by first bytes. Suffixes begin with a dot; case does not matter."""
 
     suffixes: tuple[str, ...] = (
-        *(".ade", ".adp", ".apk", ".application", ".appref-ms", ".appx", ".appxbundle", ".bat", ".chm", ".cmd", ".com"),
-        *(
-            ".cpl",
-            ".diagcab",
-            ".dll",
-            ".dmg",
-            ".exe",
-            ".gadget",
-            ".hta",
-            ".img",
-            ".inf",
-            ".ins",
-            ".iso",
-            ".isp",
-            ".jar",
-        ),
-        *(
-            ".jnlp",
-            ".js",
-            ".jse",
-            ".library-ms",
-            ".lnk",
-            ".mde",
-            ".mjs",
-            ".msc",
-            ".msi",
-            ".msix",
-            ".msixbundle",
-            ".msp",
-        ),
-        *(
-            ".mst",
-            ".pif",
-            ".pkg",
-            ".ps1",
-            ".psm1",
-            ".rdp",
-            ".reg",
-            ".scf",
-            ".scr",
-            ".sct",
-            ".search-ms",
-            ".shb",
-            ".sys",
-        ),
-        *(".settingcontent-ms", ".udf", ".url", ".vb", ".vbe", ".vbs", ".vhd", ".vhdx", ".ws", ".wsc", ".wsf", ".wsh"),
-        *(".xll",),
+        *(".ade", ".adp", ".apk", ".appinstaller", ".application", ".appref-ms", ".appx", ".appxbundle", ".bat"),
+        *(".chm", ".cmd", ".com", ".command", ".cpl", ".desktop", ".diagcab", ".dll", ".dmg", ".exe", ".fileloc"),
+        *(".gadget", ".hlp", ".hta", ".img", ".inetloc", ".inf", ".ins", ".iso", ".isp", ".jar", ".jnlp", ".js"),
+        *(".jse", ".library-ms", ".lnk", ".mde", ".mjs", ".msc", ".msi", ".msix", ".msixbundle", ".msp", ".mst"),
+        *(".msu", ".ocx", ".pif", ".pkg", ".ps1", ".ps1xml", ".psd1", ".psm1", ".pyw", ".pyz", ".rdp", ".reg"),
+        *(".scf", ".scpt", ".scr", ".sct", ".search-ms", ".searchconnector-ms", ".settingcontent-ms", ".shb", ".sys"),
+        *(".terminal", ".theme", ".themepack", ".udf", ".url", ".vb", ".vbe", ".vbs", ".vhd", ".vhdx", ".website"),
+        *(".wim", ".workflow", ".ws", ".wsc", ".wsf", ".wsh", ".xbap", ".xll"),
     )
     """Suffixes of files that run, install, mount, or start another program when they are opened."""
 
@@ -90,7 +51,7 @@ class Settings:
     documents: tuple[str, ...] = (
         *(".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".odt", ".ods", ".rtf", ".txt", ".csv", ".eml"),
         *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".mp3", ".mp4", ".wav", ".htm", ".html"),
-        *(".xml", ".zip", ".rar", ".7z"),
+        *(".xml", ".zip", ".rar", ".7z", ".svg", ".ics", ".vcf", ".msg"),
     )
     """Suffixes that people open without a thought: a program behind one of them is disguised."""
 

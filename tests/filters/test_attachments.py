@@ -49,6 +49,9 @@ def named(name: str, sniffed: str = "", media_type: str = "application/octet-str
         "v1.2.msi",
         "kontakt.lnk",
         "disk.iso",
+        "invoice.desktop",
+        "colours.themepack",
+        "setup.appinstaller",
         "setup.exe/",
     ],
 )
