@@ -190,8 +190,11 @@ def is_ambiguous(header: Header) -> bool:
     """Whether the fields can be read as different types or boundaries, so that readers see different parts."""
     values = header.all("content-type")
     boundaries = {boundary.rstrip() for value in values for boundary in readings(value, "boundary")}
-    doubtful = any(re.search(r'"|=\?|\(.*\)$', boundary) for boundary in boundaries)
-    doubtful |= any(" " in boundary and f'"{boundary}' not in value for boundary in boundaries for value in values)
+    doubtful = any(re.search(r'"|=\?', boundary) for boundary in boundaries)
+    bare = [
+        one for one in boundaries for value in values if f'"{one}' not in value
+    ]  # blank or comment: its end, or not
+    doubtful |= any(re.search(r" |\(.*\)$", boundary) for boundary in bare)
     described = values + header.all("content-disposition")
     too_long = any(len(value) > MAX_VALUE or value.count("=?") > MAX_WORDS for value in described)
     return len({media_type(value) for value in values}) > 1 or len(boundaries) > 1 or doubtful or too_long

@@ -93,6 +93,19 @@ def test_encoded_words(value, text):
     assert mime.decode_words(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "ambiguous"),
+    [
+        ('multipart/mixed; boundary="Boundary_(ID_KtnWPrcWHTTzQa7OHxPjiA)"', False),  # as Sun's servers and heirs write
+        ("multipart/mixed; boundary=Boundary_(ID_KtnWPrcWHTTzQa7OHxPjiA)", True),
+        ('multipart/mixed; boundary="a b"', False),
+        ("multipart/mixed; boundary=a b", True),
+    ],
+)
+def test_what_ends_a_boundary_without_quotes_stands_in_one_with_quotes(value, ambiguous):
+    assert mime.is_ambiguous(mime.Header((mime.Field("Content-Type", value),), 0)) == ambiguous
+
+
 @given(st.text("=?utf-8bqQ \"';*%0x/\\", max_size=200))
 def test_no_value_makes_the_grammar_raise(value):
     mime.decode_words(value)
