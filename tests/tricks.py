@@ -240,21 +240,34 @@ def _structures(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     yield "a part without an empty line", mixed(TEXT, file.replace(b"\r\n\r\n", b"\r\n", 1))
     yield "a part that begins with an empty line", mixed(TEXT, b"\r\n" + file)
     yield "two headers", mixed(TEXT, lines(b"X-One: 1", b"", file))
+    yield "in many mails", b"".join([head(b"Content-Type: message/rfc822")] * 18) + whole
+    deep = attached(hidden)
+    for number in range(18):
+        mark = b"B%dE" % number
+        deep = lines(b"Content-Type: multipart/mixed; boundary=" + mark, b"", b"--" + mark, deep, b"--" + mark + b"--")
+    yield "in many multiparts", head(deep)
+
+
+def yencoded(hidden: bytes, name: bytes = b"letter.dat") -> bytes:
+    octets = bytes((octet + 42) % 256 for octet in hidden)
+    for critical in b"=\r\n\0":
+        octets = octets.replace(bytes([critical]), b"=" + bytes([(critical + 64) % 256]))
+    return b"=ybegin line=128 size=%d name=%s\r\n%s\r\n=yend size=%d\r\n" % (len(hidden), name, octets, len(hidden))
 
 
 def texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     """Texts with the file in them."""
     uu = b"".join(binascii.b2a_uu(hidden[at : at + 45]) for at in range(0, len(hidden), 45)).replace(b"\n", CRLF)
     uu_file = b"begin 644 letter.dat\r\n" + uu + b"`\r\nend\r\n"
-    octets = bytes((octet + 42) % 256 for octet in hidden)
-    for critical in b"=\r\n\0":
-        octets = octets.replace(bytes([critical]), b"=" + bytes([(critical + 64) % 256]))
-    yenc = b"=ybegin line=128 size=%d name=letter.dat\r\n%s\r\n=yend size=%d\r\n" % (len(hidden), octets, len(hidden))
+    yenc = yencoded(hidden)
     yield from {
         "uuencode": uu_file,
         "uuencode without an end": b"begin 644 letter.dat\r\n" + uu,
         "uuencode, by its other name": b"begin-base64 644 letter.dat\r\n" + base64_of(hidden) + b"====\r\n",
         "yEnc": yenc,
+        "yEnc, by a name that another has": b"".join(
+            yencoded(octets, name) for octets, name in ((b"one", b"a"), (b"two", b"a (2)"), (hidden, b"a"))
+        ),
         "BinHex": binhex(hidden),
         "base64": base64_of(hidden),
         "base64 on one line": base64.b64encode(hidden) + CRLF,

@@ -108,7 +108,6 @@ class Archives:
         self._packed = 0
         self._promised = 0
         self._deadline = time.process_time() + limits.cpu * _SHARE
-        self._names: dict[str, int] = {}
         self._locked: deque[list[_Locked]] = deque()
 
     def look(self, file: BinaryIO, part: Part, depth: int = 1) -> None:
@@ -310,12 +309,7 @@ class Archives:
             raise self._too_many()
         if self._is_late():
             raise self._too_long(container)
-        path = f"{container}/{name}"
-        while path in self._names:
-            self._names[path] += 1
-            path = f"{container}/{name} ({self._names[path]})"
-        self._names[path] = 1
-        return path
+        return self._tray.free(f"{container}/{name}")
 
     def _counted(self, data: bytes) -> bytes:
         self._octets += len(data)

@@ -57,6 +57,8 @@ _MESSAGE = re.compile(
 )
 _USUAL = re.compile(rb"\s{0,9}this is an? [a-z -]{0,40}message in mime format[ .\r\n-]{0,20}", re.IGNORECASE)
 _MEANT = re.compile("base64|quoted|uu|yenc|binhex", re.IGNORECASE)
+SCANNED_DEPTH = 8
+"""So deep a scanner looks for certain, with archives in archives as well: clamd looks 17 deep, and counts them all."""
 MAX_LINE = 1000
 MAX_LOOKALIKES = 100_000
 LARGE = 1 << 20
@@ -307,7 +309,8 @@ class _Walk:
         sniffed = sniff(self._decoded(encoding, body, min(end, body + 2 * PREFIX))[:PREFIX])
         text = self._text(header, encoding, end) if kind.startswith("text/") else ""
         self._add(Part(path, kind, "", sniffed, end - body, text=text), header, start, end)
-        self.found.tray.put(path, partial(self._start, encoding, body, end), unseen=self.encoded)
+        unseen = self.encoded or depth > SCANNED_DEPTH
+        self.found.tray.put(path, partial(self._start, encoding, body, end), unseen=unseen)
         plain = self._is_plain(encoding, body, end)
         self.found.odd = self.found.odd or not plain
         shown = not kind.startswith("message/") and encoding not in _UU

@@ -42,7 +42,6 @@ class Gathered:
 
     def __post_init__(self) -> None:
         self.archives = Archives(self.limits, self.tray, self.parts, self.ambiguous)
-        self._paths: dict[str, int] = {}
 
     def defect(self, words: str) -> None:
         """Something is malformed, so that others may read it otherwise."""
@@ -71,7 +70,7 @@ class Gathered:
         if self.taken > self.limits.archive_size:
             raise Unscannable(f"what is encoded in it holds more than {self.limits.archive_size} octets")
         name = file_name(name)
-        part = Part(self._free(f"{path}/{name}"), "", name, sniff(octets[:PREFIX]), len(octets), view=view)
+        part = Part(self.tray.free(f"{path}/{name}"), "", name, sniff(octets[:PREFIX]), len(octets), view=view)
         self.keep(part)
         self.tray.put(part.path, lambda most: octets[:most], unseen=True)
         if part.sniffed == TNEF:
@@ -96,11 +95,6 @@ class Gathered:
                 self.file(file.name, file.octets, path)
         except tnef.Torn:
             self.ambiguous("a winmail.dat breaks off, or is none from some place on")
-
-    def _free(self, path: str) -> str:
-        """*path*, or one like it that no other part has."""
-        number = self._paths[path] = self._paths.get(path, 0) + 1
-        return path if number == 1 else f"{path} ({number})"
 
 
 def digest_of(octets: bytes) -> bytes:

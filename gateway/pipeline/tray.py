@@ -22,9 +22,19 @@ class Tray:
 
     def __init__(self) -> None:
         self._sources: dict[str, Source] = {}
+        self._names: dict[str, int] = {}
         self.unseen: list[str] = []
         """Paths of the parts that a scanner would not see in the message as it is, in order, each once."""
         self._last: tuple[str, int, bytes] = ("", 0, b"")
+
+    def free(self, path: str) -> str:
+        """*path*, or one like it: no file that was taken out of something has it, or gets it any more."""
+        free = path
+        while free in self._names:
+            self._names[path] += 1
+            free = f"{path} ({self._names[path]})"
+        self._names[free] = 1
+        return free
 
     def put(self, path: str, source: Source, *, unseen: bool = False) -> None:
         """Lay out the part at *path*; the first one of that path stays."""
@@ -49,5 +59,6 @@ class Tray:
     def clear(self) -> None:
         """Forget the mail."""
         self._sources.clear()
+        self._names.clear()
         self.unseen.clear()
         self._last = ("", 0, b"")

@@ -44,6 +44,14 @@ def test_a_part_that_is_not_there_is_empty_and_so_is_a_tray_that_was_cleared():
     assert tray.of(parts[0], 10) == b""
 
 
+def test_no_two_files_get_one_path_whatever_their_names_are():
+    tray = Tray()
+    wanted = ["1/a", "1/a (2)", "1/a", "1/a", "1/a (2)", "1/a (3)"]
+    assert len({tray.free(path) for path in wanted}) == len(wanted)
+    tray.clear()
+    assert tray.free("1/a") == "1/a"
+
+
 def test_what_no_scanner_would_see_is_named_once_and_in_order():
     tray = Tray()
     for path, unseen in [("2", True), ("1", False), ("3", True), ("2", True), ("1", True)]:
