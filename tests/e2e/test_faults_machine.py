@@ -44,15 +44,23 @@ def codes(outcome: faults.Outcome) -> set[str]:
 
 def test_where_the_store_has_no_room_mail_gets_452_and_status_says_so(own: Site) -> None:
     troubles: dict[str, str] = {}
-    outcome = faults.under(own, faults.FAULTS["no room for the store"], LASTS, lambda: troubles.update(own.troubles()))
+    wait_refused = faults.until_refused(own)
+
+    def meanwhile() -> None:
+        wait_refused()
+        troubles.update(own.troubles())
+
+    outcome = faults.under(own, faults.FAULTS["no room for the store"], LASTS, meanwhile)
     assert codes(outcome) == {FULL}
     assert re.match(r"0 MB free of \d+, room for 0 messages", troubles["disk"])
 
 
 def test_where_the_spool_has_no_room_large_mail_gets_452_and_small_mail_passes(own: Site) -> None:
     seen: list[int] = []
+    wait_refused = faults.until_refused(own)
 
     def small() -> None:
+        wait_refused()
         seen.extend(len(own.trial.gateway.put("ann@out.example", ["bob@in.example"], mails.mail())) for _ in range(3))
 
     outcome = faults.under(own, faults.FAULTS["no room for the spool"], LASTS, small)
@@ -81,14 +89,16 @@ def test_where_the_run_folder_has_no_room_mail_flows_and_killed_processes_come_b
 
 @pytest.mark.parametrize("call", ["flush", "write"])
 def test_while_the_disk_fails_mail_gets_451_and_what_was_promised_stays(own: Site, call: str) -> None:
-    outcome = faults.under(own, faults.FAULTS[f"the disk fails at a {call}"], LASTS)
+    outcome = faults.under(own, faults.FAULTS[f"the disk fails at a {call}"], LASTS, faults.until_refused(own))
     assert codes(outcome) == {LATER}
 
 
 def test_while_somebody_holds_the_store_mail_gets_451_and_pop3_says_later(own: Site) -> None:
     troubles: dict[str, str] = {}
+    wait_refused = faults.until_refused(own)
 
     def meanwhile() -> None:
+        wait_refused()
         with pytest.raises(poplib.error_proto, match="SYS/TEMP"), own.trial.gateway.opened("alice", leave=True):
             pass
         troubles.update(own.troubles())
@@ -111,7 +121,7 @@ def test_a_session_that_could_not_delete_because_the_store_was_held_leaves_the_m
 
 def test_without_a_descriptor_mail_is_refused_for_now_and_nothing_spins(own: Site) -> None:
     pid, used = own.pid("smtp"), list[float]()
-    mark = own.trial.gateway.mark()
+    mark, wait_refused = own.trial.gateway.mark(), faults.until_refused(own)
 
     def knock() -> None:
         """Connections that cannot be taken must not keep the process busy, beside what the load costs."""
@@ -121,6 +131,7 @@ def test_without_a_descriptor_mail_is_refused_for_now_and_nothing_spins(own: Sit
             before = lab.cpu_seconds(pid)
             time.sleep(0.5)
             used.append(lab.cpu_seconds(pid) - before)
+            wait_refused()
 
     outcome = faults.under(own, faults.no_descriptors("smtp"), LASTS, knock)
     assert codes(outcome) <= {LATER, POLICY, "421 4.3.2"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gateway import failpoints
 from tests.e2e import gateway as gateways
-from tests.peers import fake_clamd
+from tests.peers import fake_clamd, processes
 from tests.peers.certificates import Certificate
 from tests.peers.fake_clamd import FakeClamd, Mode
 from tests.reliability import lab, ledger
@@ -152,7 +152,8 @@ class Outcome:
 
 
 def under(one: Site, fault: Fault, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> Outcome:
-    """Send without end, and let *fault* last for *seconds*; then everything has to go on by itself, with nothing lost."""
+    """Send without end, and let *fault* last for *seconds* and *meanwhile*; then everything has to go on by itself, with
+    nothing lost."""
     own, before = one.trial, len(one.trial.book.entries())
     load = own.sender(connections=4, make=mails)
     load.start()
@@ -173,8 +174,26 @@ def _last(one: Site, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(REFILL)
-        for disk in (one.data, one.spool, one.run):
-            disk.fill_again()
+        _refill(one)
+
+
+def _refill(one: Site) -> None:
+    for disk in (one.data, one.spool, one.run):
+        disk.fill_again()
+
+
+def until_refused(one: Site, within: float = 20.0) -> Callable[[], None]:
+    """What waits, when called, for the first refusal from now on: on a busy machine a fault is soon over."""
+    before = one.trial.book.count("refused")
+
+    def refused() -> bool:
+        _refill(one)
+        return one.trial.book.count("refused") > before
+
+    def wait() -> None:
+        processes.wait_until(refused, within, "mail to be refused")
+
+    return wait
 
 
 @dataclass(frozen=True)
