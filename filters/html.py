@@ -18,9 +18,11 @@ from gateway.model import Finding, Found, Mail, Part, Payloads, Stage
 MAX_LINKS = 10
 MAX_WORDS = 3
 """Things that one finding names."""
-READS = 12
+READS = 10
 """Times that the characters of a page may be read, decoded ones included."""
 HEAD = 4096
+LARGE = 200_000
+"""Octets from which on the text of a body may not be all of it."""
 
 _TYPES = frozenset({"text/html", "image/svg+xml", "application/xhtml+xml", "application/hta", "multipart/related"})
 _XML = frozenset({"text/xml", "application/xml", "text/xsl", "application/xslt+xml"})
@@ -72,8 +74,13 @@ class Filter:
     def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
         """For each page at most one finding of each code."""
         bodies, pages = self._sorted(mail.content.parts)
-        findings = [finding for part in bodies for finding in _told(part, _bounded(_of_body(part)), body=True)]
+        findings: list[Finding] = []
         room = self._settings.size
+        for part in bodies:
+            text = self._text(part, room)
+            if _is_active(text):
+                findings += _told(part, _bounded(_of_body(text[:room], whole=len(text) <= room)), body=True)
+                room = max(0, room - len(text))
         for part in pages[: self._settings.pages]:
             octets = self._payloads.of(part, room + 1)
             sights = _of_page(part, octets[:room], whole=len(octets) <= room)
@@ -82,6 +89,12 @@ class Filter:
         if len(pages) > self._settings.pages:
             findings.append(Finding("unreadable", f"more than {self._settings.pages} pages: the others are not read"))
         return findings
+
+    def _text(self, part: Part, room: int) -> str:
+        """The text of a body; that of a large one was shortened."""
+        if part.size < LARGE:
+            return part.text.replace("\0", "")
+        return next(charset.readings(self._payloads.of(part, room + 1))).text
 
     def _sorted(self, parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
         """The bodies, and all other pages; each part once, though it has several names."""
@@ -123,11 +136,15 @@ def _is_body(part: Part, bodies: dict[str, Part]) -> bool:
     return all(path.rpartition(".")[0] != folder for path in bodies)
 
 
-def _of_body(part: Part) -> Iterator[Sight]:
-    text = part.text.replace("\0", "")
+def _is_active(text: str) -> bool:
     lower = text.lower()
-    if any(mark in lower for mark in _ACTIVE):
-        yield from page.sights(text, Meter(READS * len(text) + HEAD * 64))
+    return any(mark in lower for mark in _ACTIVE)
+
+
+def _of_body(text: str, *, whole: bool) -> Iterator[Sight]:
+    if not whole:
+        yield Sight("unreadable", "is larger than is read")
+    yield from page.sights(text, Meter(READS * len(text) + HEAD * 64))
 
 
 def _of_page(part: Part, octets: bytes, *, whole: bool) -> Iterator[Sight]:

@@ -57,7 +57,7 @@ def tags(text: str, lower: str, meter: Meter) -> Iterator[Tag]:
 def _attributes(text: str, at: int, meter: Meter) -> Iterator[tuple[str, str]]:
     seen = set()
     while match := _ATTRIBUTE.match(text, at):
-        meter.count(match.end() - at + 8)
+        meter.count(match.end() - at + 16)
         at = match.end()
         name = match[1].lower().rpartition(":")[2]
         if name not in seen:  # the first counts (HTML 13.2.5.33)

@@ -169,6 +169,20 @@ def test_what_cannot_be_read_is_never_clean() -> None:
     assert codes(attached("a.mht", parts)) == ["unreadable"]
 
 
+def test_all_bodies_and_pages_together_have_a_limit() -> None:
+    text = "<script>" + "x" * 90
+    mail = [body(text, f"1.{number}.1") for number in range(3)]
+    assert codes(*mail, settings=Settings(size=300)) == ["body_active"] * 3
+    assert codes(*mail, settings=Settings(size=150)) == ["body_active", "body_active", "unreadable", "unreadable"]
+    assert codes(*mail, attached("a.html", b"<p>"), settings=Settings(size=294)) == ["body_active"] * 3 + ["unreadable"]
+
+
+def test_a_large_body_is_read_to_its_end() -> None:
+    octets = b"<p>" + b"x" * 300_000 + b'<img src="file://198.51.100.7/a">'
+    part = Part("1", "text/html", size=len(octets), text=octets[:200_000].decode())
+    assert codes((part, octets)) == ["network_path"]
+
+
 def test_the_sentence_names_the_page_and_what_it_does() -> None:
     (finding,) = check(attached("a\u202e\r\n" + "x" * 500 + ".html", b"<input type=password>"))
     assert finding.detail.startswith("a???xxx")
