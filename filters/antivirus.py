@@ -7,7 +7,8 @@ is `error`, never `clean`. What a scanner would not see in the message as it is,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
@@ -70,12 +71,12 @@ class Filter:
     codes: ClassVar[frozenset[str]] = CODES
     after: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, settings: Settings, tools: Tools) -> None:
+    def __init__(self, settings: Settings, tools: Tools, clock: Callable[[], float] = time.monotonic) -> None:
         _check(settings)
         self._settings, self._tools = settings, tools
         self._cache = Cache(tools.state, settings.cache)
         self._services = [[Icap(url, one.method, one.preview) for url in one.urls] for one in settings.icap]
-        group = partial(Group, cache=self._cache, at_once=settings.threads, pause=settings.pause)
+        group = partial(Group, cache=self._cache, at_once=settings.threads, pause=settings.pause, clock=clock)
         clamds = [Clamd(written) for written in settings.sockets]
         self._groups = [group("clamd", clamds)] * bool(clamds)
         self._groups += [group("ICAP service", services) for services in self._services]

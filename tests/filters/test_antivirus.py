@@ -379,6 +379,8 @@ def test_several_clamds_share_the_load() -> None:
 
 
 def test_a_clamd_that_failed_is_left_alone_for_a_while_and_then_tried_by_one_mail() -> None:
+    now = [1000.0]
+
     async def check(filter_: Filter, times: int) -> None:
         for _ in range(times):
             assert [found.code for found in await filter_.check(MAIL, {})] == ["clean"]
@@ -386,16 +388,18 @@ def test_a_clamd_that_failed_is_left_alone_for_a_while_and_then_tried_by_one_mai
     async def story(filter_: Filter, bad: fake_clamd.FakeClamd, good: fake_clamd.FakeClamd) -> None:
         await check(filter_, 5)
         assert [len(bad.streams), len(good.streams)] == [1, 5]
-        await asyncio.sleep(0.4)  # its rest is over, but it is as bad as before
+        now[0] += 31  # its rest is over, but it is as bad as before
         await check(filter_, 5)
         assert [len(bad.streams), len(good.streams)] == [2, 10]
         bad.mode = Mode.OK
-        await asyncio.sleep(0.4)
+        now[0] += 31
         await check(filter_, 3)
         assert len(bad.streams) == 5
 
     with fake_clamd.run(Mode.DIE_AFTER) as bad, fake_clamd.run() as good:
-        asyncio.run(story(make([at(bad), at(good)], pause=0.3)[0], bad, good))
+        tools = Tools(None, None, "", lambda _: Reader(LETTER), None, None, None)  # type: ignore[arg-type]
+        filter_ = Filter(Settings(sockets=(at(bad), at(good)), cache=0.0), tools, lambda: now[0])
+        asyncio.run(story(filter_, bad, good))
 
 
 def test_a_mail_that_one_clamd_refuses_does_not_rest_it() -> None:
