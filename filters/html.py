@@ -32,7 +32,6 @@ _XML_SUFFIXES = (".xml", ".xsl", ".xslt", ".xhtm", ".xspf", ".rdf")
 _ARCHIVE_SUFFIXES = (".mht", ".mhtml", ".eml")
 _DOCUMENTS = re.compile(r"\.(?:do[ct]|xl|pp[ts]|po[t]|od|ot|vs|epub|key|numbers|pages|pub)[a-z]{0,2}$", re.IGNORECASE)
 _DOES = re.compile(rb"<\?xml-stylesheet|1999/xhtml|<(?:[a-z]{1,20}:)?script", re.IGNORECASE)
-_INVISIBLE = re.compile("[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]")
 _IN_BODY = {
     **dict.fromkeys(("script", "redirect", "remote", "obfuscated"), "body_active"),
     **dict.fromkeys(("password_form", "form"), "body_form"),
@@ -110,7 +109,7 @@ class Filter:
 
     def _is_page(self, part: Part, names: dict[str, str]) -> bool:
         """Whether a browser would open it. The files of an office document are for another filter to read."""
-        name = _cleaned(part.filename).rstrip(" .").lower()
+        name = _cleaned(part.filename).rstrip(" .\ufffd").lower()
         types = {part.media_type, part.sniffed}
         if part.media_type.startswith("message/"):  # the parser has read these
             return False
@@ -203,8 +202,8 @@ def _told(part: Part, sights: Iterator[Sight], *, body: bool) -> Iterator[Findin
 
 
 def _cleaned(stranger: str) -> str:
-    return _INVISIBLE.sub("", stranger).strip()
+    return "".join(one for one in stranger if one.isprintable()).strip()
 
 
 def _named(part: Part) -> str:
-    return _INVISIBLE.sub("?", part.filename)[:100] or "a page without a name"
+    return "".join(one if one.isprintable() else "?" for one in part.filename[:100]) or "a page without a name"

@@ -43,7 +43,6 @@ _STARTS = re.compile(
 )
 _LOCAL = re.compile(r"file:|cid:|[a-z]:[\\/]")
 _PADDED = re.compile(r"\s{40}")
-_INVISIBLE = re.compile("[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ def _is_ours(part: Part) -> bool:
 
 
 def _ends(part: Part, suffixes: tuple[str, ...]) -> bool:
-    return _INVISIBLE.sub("", part.filename).rstrip(" .").lower().endswith(suffixes)
+    return _cleaned(part.filename).rstrip(" .\ufffd").lower().endswith(suffixes)
 
 
 def _text(octets: bytes) -> str:
@@ -159,6 +158,10 @@ def _text(octets: bytes) -> str:
 
 
 def _finding(code: str, part: Part, words: str, address: str = "") -> Finding:
-    name = _INVISIBLE.sub("?", part.filename)[:100] or "a file without a name"
-    facts = (f"link={_INVISIBLE.sub('', address)[:MAX_LINK]}",) if address else ()
+    name = "".join(one if one.isprintable() else "?" for one in part.filename[:100]) or "a file without a name"
+    facts = (f"link={_cleaned(address)[:MAX_LINK]}",) if address else ()
     return Finding(code, f"{name} {words}", part.path, facts)
+
+
+def _cleaned(stranger: str) -> str:
+    return "".join(one for one in stranger if one.isprintable())

@@ -16,6 +16,8 @@ from filters._html.seen import Meter, Sight, kind
 MAX_WITHIN = 3
 """Pages encoded within each other."""
 MAX_ADDRESS = 480
+SMALL = 32768
+"""Characters of a page that is hardly more than its script."""
 
 _ELSEWHERE = re.compile(r"(?:https?|ftp|wss?):|[/\\]{2}", re.IGNORECASE)
 _SHARE = re.compile(r"file:[/\\]{2}[^/\\]|file:[/\\]{4,}+(?![a-z][:|])|\\\\[^\\/\s]|smb:", re.IGNORECASE)
@@ -170,10 +172,13 @@ def _refresh(content: str) -> Iterator[Sight]:
 
 
 def _moves(text: str) -> Iterator[Sight]:
+    """Where script leads: large scripts of honest pages do so too when they are asked, to addresses they work out."""
     for match in _MOVES.finditer(text):
         link = match[1] or ""
-        if not link.startswith("#"):
-            yield Sight("redirect", "leads elsewhere by script", link if _ELSEWHERE.match(link) else "")
+        if _ELSEWHERE.match(link):
+            yield Sight("redirect", "leads elsewhere by script", link)
+        elif len(text) < SMALL and not link.startswith("#"):
+            yield Sight("redirect", "leads elsewhere by script")
 
 
 def _ciphers(text: str) -> Iterator[Sight]:
