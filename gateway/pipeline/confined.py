@@ -40,7 +40,7 @@ from gateway.stages import Content as ContentPolicy
 
 Limits = ContentPolicy.Settings
 FRAME = struct.Struct("!I")
-ANSWER = struct.Struct("!II")
+ANSWER = struct.Struct("!II?")
 """How long the JSON of an answer is, and how many octets follow it that were taken out of the mail."""
 MAX_REQUEST = 1 << 20
 MAX_REPLY = 8 << 20
@@ -108,7 +108,7 @@ class Luggage:
         self.size = 0
 
 
-Serve = Callable[[socket.socket, Task], bool]
+Serve = Callable[[socket.socket, Task, Callable[[], bool]], bool]
 """What a worker does with one request of the gateway; False when it is to end."""
 
 
@@ -254,7 +254,7 @@ def _work(fd: int, workers: Workers) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         gateway, task = _confined(fd, workers), workers.task
         most = _peak() + MAX_GROWTH
-        while workers.serve(gateway, task) and _peak() < most:
+        while workers.serve(gateway, task, lambda: _peak() >= most):
             pass
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
@@ -277,8 +277,8 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _serve(gateway: socket.socket, task: Task) -> bool:
-    """Scan one mail; False when the gateway has let us go."""
+def _serve(gateway: socket.socket, task: Task, worn: Callable[[], bool]) -> bool:
+    """Scan one mail; False when the gateway has let us go, or was told that this one was our last."""
     head, fds, _, _ = socket.recv_fds(gateway, FRAME.size, 1)
     if len(head) < FRAME.size or not fds:
         return False
@@ -291,10 +291,11 @@ def _serve(gateway: socket.socket, task: Task) -> bool:
         luggage.clear()
         reply = SCANNED.dump_json(Scanned(Content(unscannable="what the parser saw is too large to report")))
     signal.setitimer(signal.ITIMER_REAL, 0)
-    gateway.sendall(ANSWER.pack(len(reply), luggage.size) + reply)
+    last = worn()
+    gateway.sendall(ANSWER.pack(len(reply), luggage.size, last) + reply)
     for octets in luggage.taken:
         gateway.sendall(octets)
-    return True
+    return not last
 
 
 def start_clocks(limits: Limits) -> None:

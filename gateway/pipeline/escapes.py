@@ -59,7 +59,7 @@ def main() -> None:
     confined.main(_serve)
 
 
-def _serve(gateway: socket.socket, task: Task) -> bool:
+def _serve(gateway: socket.socket, task: Task, worn: Callable[[], bool]) -> bool:  # noqa: ARG001  it ends anyhow
     """Try one thing and say what came of it; then this worker ends."""
     head, fds, _, _ = socket.recv_fds(gateway, FRAME.size, 1)
     confined.start_clocks(task.limits)

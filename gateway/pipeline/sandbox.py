@@ -57,6 +57,8 @@ class Worker:
     pid: int
     socket: socket.socket
     mails: int = 0
+    last: bool = False
+    """Whether it has said that it ends after the mail it had."""
 
 
 class Nursery:
@@ -202,7 +204,7 @@ class Sandbox:
             worker = worker or await self._new_worker()
             async with asyncio.timeout(self._limits.timeout + 1):
                 scanned = await self._ask(worker, mail, message)
-            sound = worker.mails < MAILS_PER_WORKER
+            sound = worker.mails < MAILS_PER_WORKER and not worker.last
             return scanned
         except (TimeoutError, OSError, EOFError, ValidationError, LookupError) as error:
             why = await self._why(worker, error)
@@ -243,10 +245,11 @@ class Sandbox:
     async def _ask(self, worker: Worker, mail: Mail, message: BinaryIO) -> Answer:
         worker.mails += 1
         await hand_over(worker, MAIL.dump_json(mail), message)
-        return await self._answer(worker.socket)
+        return await self._answer(worker)
 
-    async def _answer(self, connection: socket.socket) -> Answer:
-        size, octets = ANSWER.unpack(await exactly(connection, ANSWER.size))
+    async def _answer(self, worker: Worker) -> Answer:
+        connection = worker.socket
+        size, octets, worker.last = ANSWER.unpack(await exactly(connection, ANSWER.size))
         if size > MAX_REPLY or octets > self._limits.payload_size:
             raise EOFError("the reply is too large")
         scanned = self._checked(SCANNED.validate_json(await exactly(connection, size), strict=True), octets)

@@ -156,9 +156,10 @@ def answered(reply: bytes, octets: bytes, *, size: int | None = None, **limits: 
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
-            theirs.sendall(confined.ANSWER.pack(len(reply), len(octets) if size is None else size) + reply + octets)
+            said = len(octets) if size is None else size
+            theirs.sendall(confined.ANSWER.pack(len(reply), said, False) + reply + octets)
             theirs.shutdown(socket.SHUT_WR)
-            return await Sandbox(policies(**limits), 1)._answer(ours)
+            return await Sandbox(policies(**limits), 1)._answer(sandboxes.Worker(0, ours))
 
     return asyncio.run(run())
 
@@ -225,13 +226,32 @@ def test_a_worker_that_stalls_whatever_its_own_clocks_say_is_ended():
 
 def test_a_worker_that_has_needed_much_memory_ends_after_the_mail(monkeypatch):
     peaks = iter([100, 200, 100 + confined.MAX_GROWTH, 0])
-    served, ended = [], []
+    served: list[tuple[int, bool]] = []
+    ended: list[int] = []
+
+    def serve(gateway, _, worn):
+        served.append((gateway, worn()))
+        return not served[-1][1]
+
     monkeypatch.setattr(confined, "_peak", lambda: next(peaks))
     monkeypatch.setattr(confined, "_confined", lambda fd, _: fd)
     monkeypatch.setattr(confined.os, "_exit", ended.append)
     task = confined.Task(Content.Settings(), [])
-    confined._work(7, confined.Workers(task, 0, lambda gateway, _: not served.append(gateway)))
-    assert (served, ended) == ([7, 7], [0])
+    confined._work(7, confined.Workers(task, 0, serve))
+    assert (served, ended) == ([(7, False), (7, True)], [0])
+
+
+def test_the_mail_behind_one_that_needed_much_memory_finds_a_fresh_worker(monkeypatch):
+    monkeypatch.setattr(confined, "MAX_GROWTH", 0)
+
+    async def run():
+        sandbox = await Sandbox(policies(), 1).start()
+        with spooled(GOOD) as file:
+            scans = [await sandbox.scan(MAIL, file) for _ in range(5)]
+        await sandbox.close()
+        return [one.content.unscannable for one in scans]
+
+    assert asyncio.run(run()) == [""] * 5
 
 
 def test_text_of_parts_stays_in_the_worker():
