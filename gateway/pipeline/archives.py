@@ -40,11 +40,10 @@ _SEEN_BY_SCANNERS = frozenset({zips.STORED, zips.DEFLATED, 9, zips.BZIP2})
 
 
 class _Form(NamedTuple):
-    """How libarchive reads a kind of file, and whether the scanner behind us (clamd) does so too."""
+    """How libarchive reads a kind of file."""
 
     formats: tuple[str, ...]
     packing: str = ""
-    seen: bool = True
 
 
 _IN_IT = ("tar", "cpio", "raw")
@@ -54,19 +53,19 @@ _FORMS = {
     "application/vnd.ms-cab-compressed": _Form(("cab",)),
     "application/x-tar": _Form(("tar",)),
     "application/x-cpio": _Form(("cpio",)),
-    "application/x-archive": _Form(("ar",), seen=False),
+    "application/x-archive": _Form(("ar",)),
     "application/x-xar": _Form(("xar",)),
-    "application/x-lha": _Form(("lha",), seen=False),
+    "application/x-lha": _Form(("lha",)),
     ISO: _Form(("iso9660",)),
-    "application/x-rpm": _Form(("raw",), "rpm", seen=False),
+    "application/x-rpm": _Form(("raw",), "rpm"),
     "application/gzip": _Form(_IN_IT, "gzip"),
     "application/x-bzip2": _Form(_IN_IT, "bzip2"),
     "application/x-xz": _Form(_IN_IT, "xz"),
-    "application/x-lzma": _Form(_IN_IT, "lzma", seen=False),
-    "application/x-lzip": _Form(_IN_IT, "lzip", seen=False),
-    "application/x-compress": _Form(_IN_IT, "compress", seen=False),
-    "application/x-lz4": _Form(_IN_IT, "lz4", seen=False),
-    "application/zstd": _Form(_IN_IT, "zstd", seen=False),
+    "application/x-lzma": _Form(_IN_IT, "lzma"),
+    "application/x-lzip": _Form(_IN_IT, "lzip"),
+    "application/x-compress": _Form(_IN_IT, "compress"),
+    "application/x-lz4": _Form(_IN_IT, "lz4"),
+    "application/zstd": _Form(_IN_IT, "zstd"),
 }
 _WEAK = {*("application/x-cpio", "application/x-lzma", "application/x-compress", "application/x-lha")}
 """Kinds whose first bytes a text or a number may have: where not even one file can be read, it is something else."""
@@ -234,11 +233,11 @@ class Archives:
         bare = _names_of_packed(file, part)  # now: from here on the place in the file is libarchive's
         with libarchive.opened(file, form.formats, form.packing, None, self._deadline) as entries:
             for entry in entries:
-                self._entry(entry, bare if entry.bare else [entry.name], part, depth, not form.seen)
+                self._entry(entry, bare if entry.bare else [entry.name], part, depth)
                 found = True
         return found
 
-    def _entry(self, entry: libarchive.Entry, names: list[str], part: Part, depth: int, unseen: bool) -> None:
+    def _entry(self, entry: libarchive.Entry, names: list[str], part: Part, depth: int) -> None:
         path = self._path(part.path, file_name(names[0]))
         new = Part(path, "", file_name(names[0]), "", entry.size, entry.encrypted, link=file_name(entry.link))
         if entry.encrypted or entry.folder:
@@ -248,7 +247,7 @@ class Archives:
         new = replace(new, sniffed=sniff(data[:PREFIX]), size=len(data))
         if not whole:
             new = replace(new, unreadable="it cannot be unpacked to its end")
-        self._tray.put(path, lambda most: data[:most], unseen=unseen)
+        self._tray.put(path, lambda most: data[:most], unseen=True)  # a scanner may stop before we do, or know less
         self._parts += [replace(new, filename=file_name(name)) for name in names]
         if claimed(new.sniffed, "", names) and data:
             self.look(io.BytesIO(data), new, depth + 1)

@@ -169,6 +169,12 @@ def test_what_scanners_do_not_open_is_marked_for_them() -> None:
     assert unseen(zipped({"run.exe": RUN})) == []
 
 
+def test_what_a_scanner_may_stop_before_is_marked_for_it() -> None:
+    tar = packed.tarred({"run.exe": RUN})
+    assert unseen(packed.tarred({"a": b"a"}) + tar) == ["2/a", "2/run.exe"]  # clamd stops at the zeros behind the first
+    assert unseen(bz2.compress(RUN[:2]) + bz2.compress(RUN[2:])) == ["2/a"]  # and reads one stream of bzip2
+
+
 def test_links_tell_where_they_point() -> None:
     (part,) = inside(look(packed.tarred({}, {"link": "/etc/passwd"})))
     assert part.link == "/etc/passwd"
