@@ -18,7 +18,7 @@ from gateway.model import Part
 from gateway.pipeline import libarchive, rar, zips
 from gateway.pipeline.mime import file_name
 from gateway.pipeline.passwords import candidates
-from gateway.pipeline.sniff import PREFIX, sniff
+from gateway.pipeline.sniff import PREFIX, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
@@ -94,14 +94,23 @@ class Archives:
     """The archives of one mail, and what is left of their limits.
 
     *parts* is where their files are added; their octets are laid out on *tray*; *ambiguous* is told where readers
-    differ.
+    differ; *message* gets the octets and the path of each file that is a mail.
     """
 
-    def __init__(self, limits: Limits, tray: Tray, parts: list[Part], ambiguous: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        tray: Tray,
+        parts: list[Part],
+        ambiguous: Callable[[str], None],
+        message: Callable[[bytes, str], None],
+    ) -> None:
         self._limits = limits
         self._tray = tray
         self._parts = parts
         self._ambiguous = ambiguous
+        self._message = message
+        self._depth = 0
         self._members = 0
         self._octets = 0
         self._packed = 0
@@ -109,8 +118,11 @@ class Archives:
         self._deadline = time.process_time() + limits.cpu * _SHARE
         self._locked: deque[list[_Locked]] = deque()
 
-    def look(self, file: BinaryIO, part: Part, depth: int = 1) -> None:
+    def look(self, file: BinaryIO, part: Part) -> None:
         """Look into *file*, which is what *part* holds, and which was `claimed` to be an archive."""
+        self._look(file, part, self._depth + 1)
+
+    def _look(self, file: BinaryIO, part: Part, depth: int) -> None:
         kind = _kind(file, part)
         if kind and depth > self._limits.archive_depth:
             raise Unscannable(f"archives are nested more than {self._limits.archive_depth} deep")
@@ -203,7 +215,10 @@ class Archives:
         self._parts.append(new)
         if claimed(new.sniffed, "", [name]) and first:
             whole = archive.read(entry, self._limits.archive_size - self._octets + 1)
-            self.look(io.BytesIO(self._counted(whole)), new, depth + 1)
+            self._look(io.BytesIO(self._counted(whole)), new, depth + 1)
+        elif is_message(first):
+            whole = archive.read(entry, self._limits.archive_size - self._octets + 1)
+            self._mail(self._counted(whole), path, depth)
         return path
 
     def _other(self, file: BinaryIO, part: Part, kind: str, depth: int) -> None:
@@ -250,7 +265,9 @@ class Archives:
         self._tray.put(path, lambda most: data[:most], unseen=True)  # a scanner may stop before we do, or know less
         self._parts += [replace(new, filename=file_name(name)) for name in names]
         if claimed(new.sniffed, "", names) and data:
-            self.look(io.BytesIO(data), new, depth + 1)
+            self._look(io.BytesIO(data), new, depth + 1)
+        elif is_message(data[:PREFIX]):
+            self._mail(data, path, depth)
         if not whole:
             raise libarchive.Broken  # reading on behind a failure is where libarchive 3.6 crashes
 
@@ -294,7 +311,15 @@ class Archives:
         self._tray.put(path, lambda most: data[:most], unseen=True)
         part = next(part for part in self._parts if part.path == path)
         if claimed(sniffed, "", [part.filename]) and data:
-            self.look(io.BytesIO(data), part, depth + 1)
+            self._look(io.BytesIO(data), part, depth + 1)
+        elif is_message(data[:PREFIX]):
+            self._mail(data, path, depth)
+
+    def _mail(self, data: bytes, path: str, depth: int) -> None:
+        """A mail in an archive: archives in it are as deep as if they stood in this one."""
+        before, self._depth = self._depth, depth
+        self._message(data, path)
+        self._depth = before
 
     def _amend(self, path: str, **changes: Any) -> None:
         for number, part in enumerate(self._parts):

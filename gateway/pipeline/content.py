@@ -38,7 +38,7 @@ from gateway.pipeline.mime import (
     raw_text,
 )
 from gateway.pipeline.plain import plain_around, plain_base64, plain_boundary, plain_header, plain_quoted
-from gateway.pipeline.sniff import PREFIX, sniff
+from gateway.pipeline.sniff import PREFIX, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
@@ -51,10 +51,6 @@ _ENCODINGS = {"", "7bit", "8bit", "binary", *_ENCODED}
 _UU = {"x-uuencode", "uuencode", "x-uue", "uue"}
 _PAGES = {"text/html", "image/svg+xml"}
 _PAGE_NAMES = (".htm", ".html", ".xhtml", ".shtml", ".svg", ".hta", ".mht", ".mhtml")
-_MESSAGE = re.compile(
-    rb"\s{0,9}(?:received|return-path|from|to|date|subject|message-id|mime-version|content-type|x-[a-z-]{1,40})[ \t]*:",
-    re.IGNORECASE,
-)
 _USUAL = re.compile(rb"\s{0,9}this is an? [a-z -]{0,40}message in mime format[ .\r\n-]{0,20}", re.IGNORECASE)
 _MEANT = re.compile("base64|quoted|uu|yenc|binhex", re.IGNORECASE)
 SCANNED_DEPTH = 8
@@ -70,7 +66,7 @@ def parse(data: Buffer, limits: Limits, tray: Tray | None = None) -> Content:
 
     Never raises for what the message says; see `unscannable`.
     """
-    found = Gathered(limits, tray or Tray())
+    found = Gathered(limits, tray or Tray(), _message)
     walk = _Walk(data, found)
     try:
         header = walk.header(0, len(data))
@@ -112,7 +108,7 @@ def prepare() -> None:
 
 def opened(data: Buffer, span: tuple[int, int], limits: Limits) -> BinaryIO:
     """What the part of *data* at *span* holds, decoded, as a file; `Unscannable` where that cannot be said."""
-    walk = _Walk(data, Gathered(limits, Tray()))
+    walk = _Walk(data, Gathered(limits, Tray(), _message))
     header = walk.header(*span)
     return walk.file(walk.encoding(header), header.body, span[1])
 
@@ -306,6 +302,7 @@ class _Walk:
 
     def _leaf(self, header: Header, kind: str, start: int, end: int, path: str, depth: int) -> None:
         encoding, body = self.encoding(header), header.body
+        path = self.found.tray.free(path) if self.encoded else path
         sniffed = sniff(self._decoded(encoding, body, min(end, body + 2 * PREFIX))[:PREFIX])
         text = self._text(header, encoding, end) if kind.startswith("text/") else ""
         self._add(Part(path, kind, "", sniffed, end - body, text=text), header, start, end)
@@ -327,7 +324,7 @@ class _Walk:
         elif (
             not sniffed
             and not kind.startswith(("text/", "message/"))
-            and _MESSAGE.match(self._start(encoding, body, end, PREFIX))
+            and is_message(self._start(encoding, body, end, PREFIX))
         ):
             self._encoded_message(self._decoded(encoding, body, end), path, depth)
         else:
@@ -391,9 +388,14 @@ class _Walk:
 
     def _encoded_message(self, octets: bytes, path: str, depth: int) -> None:
         """A message that is itself encoded: a file that people open as a mail, or one against RFC 2046 5.2.1."""
-        inner = _Walk(re.sub(rb"\r?\n", b"\r\n", octets), self.found, encoded=True)
-        inner.message(0, len(inner.data), path, depth)
-        inner.compare()
+        _message(self.found, octets, path, depth)
+
+
+def _message(found: Gathered, octets: bytes, path: str, depth: int = 0) -> None:
+    """Walk a message that was taken out of something; *path* is that of what held it."""
+    inner = _Walk(re.sub(rb"\r?\n", b"\r\n", octets), found, encoded=True)
+    inner.message(0, len(inner.data), path, depth)
+    inner.compare()
 
 
 def _is_page(sniffed: str, names: list[str]) -> bool:

@@ -10,13 +10,14 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO
 
 from gateway.model import Part
 from gateway.pipeline import embedded, tnef
 from gateway.pipeline.archives import Archives, claimed
 from gateway.pipeline.mime import file_name
-from gateway.pipeline.sniff import PREFIX, sniff
+from gateway.pipeline.sniff import PREFIX, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
@@ -31,6 +32,8 @@ class Gathered:
 
     limits: Limits
     tray: Tray
+    message: Callable[[Gathered, bytes, str], None]
+    """Walks a mail that was found in a file, into this."""
     parts: list[Part] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
     ambiguities: list[str] = field(default_factory=list)
@@ -41,7 +44,7 @@ class Gathered:
     """Octets that were taken out of texts, winmail.dat and other readings so far."""
 
     def __post_init__(self) -> None:
-        self.archives = Archives(self.limits, self.tray, self.parts, self.ambiguous)
+        self.archives = Archives(self.limits, self.tray, self.parts, self.ambiguous, partial(self.message, self))
 
     def defect(self, words: str) -> None:
         """Something is malformed, so that others may read it otherwise."""
@@ -75,6 +78,8 @@ class Gathered:
         self.tray.put(part.path, lambda most: octets[:most], unseen=True)
         if part.sniffed == TNEF:
             self.tnef(octets, part.path)
+        elif not view and is_message(octets[:PREFIX]):
+            self.message(self, octets, part.path)
         else:
             self.archive(lambda: io.BytesIO(octets), part, [name])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 PREFIX = 4096
 """How many octets of a file `sniff` wants to see."""
 
@@ -74,6 +76,12 @@ _MARKUP = (
 )
 
 
+_MESSAGE = re.compile(
+    rb"\s{0,9}(?:received|return-path|from|to|date|subject|message-id|mime-version|content-type|x-[a-z-]{1,40})[ \t]*:",
+    re.IGNORECASE,
+)
+
+
 def sniff(first: bytes) -> str:
     """The media type that *first* (up to `PREFIX` octets) speaks for, or "" where it says nothing."""
     for offset, signature, media_type in _SIGNATURES:
@@ -83,3 +91,8 @@ def sniff(first: bytes) -> str:
         return "application/pdf"
     start = first.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
     return next((media_type for mark, media_type in _MARKUP if start.startswith(mark)), "")
+
+
+def is_message(first: bytes) -> bool:
+    """Whether *first*, the first octets of a file, may be the header of a mail."""
+    return bool(_MESSAGE.match(first))

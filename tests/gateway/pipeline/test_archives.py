@@ -396,3 +396,39 @@ async def scanned(sandbox: Sandbox, letter: bytes) -> Content:
         answer = await sandbox.scan(MAIL, file)
     with answer.taken or contextlib.nullcontext():
         return answer.content
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda letter: zipped({"a.eml": letter}),
+        lambda letter: packed.tarred({"a.eml": letter}),
+        gzip.compress,
+        lambda letter: zipped({"a": letter}),
+    ],
+)
+def test_a_mail_in_an_archive_is_read_as_a_mail(pack: Callable[[bytes], bytes]) -> None:
+    content, tray = look_on(pack(mail(zipped({"run.exe": RUN}), "b.zip")))
+    (part,) = [part for part in content.parts if part.sniffed == PROGRAM]
+    assert part.filename == "run.exe"
+    assert tray.of(part, 100) == RUN
+    assert len({part.path for part in content.parts}) == len(content.parts)
+
+
+def test_a_file_with_the_name_of_a_part_of_a_mail_beside_it_hides_nothing() -> None:
+    content, tray = look_on(zipped({"a.eml.2": b"", "a.eml": mail(RUN, "run.exe"), "a.eml.1": b""}))
+    (part,) = [part for part in content.parts if part.filename == "run.exe"]
+    assert tray.of(part, 100) == RUN
+
+
+def test_archives_in_mails_in_archives_are_as_deep_as_if_the_mails_were_not_there() -> None:
+    letter = mail(RUN, "run.exe")
+    for _ in range(3):
+        letter = mail(zipped({"a.eml": letter}), "a.zip")
+    assert look_on(zipped({"a.eml": letter}))[0].unscannable == "archives are nested more than 3 deep"
+    assert any(part.sniffed == PROGRAM for part in parse(letter, LIMITS).parts)
+
+
+def look_on(octets: bytes) -> tuple[Content, Tray]:
+    tray = Tray()
+    return parse(mail(octets), LIMITS, tray), tray
