@@ -35,7 +35,8 @@ MAX_HEADERS = 4
 _LINE_OF_DASHES = re.compile(rb"(?:\A|\r?\n)--[^\r\n]*")
 _EMPTY_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
 _ENTITY = re.compile(rb"^content-[a-z-]{1,40}[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n"
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_BASE64 = _ALPHABET + b"=\r\n"
 _FIELD = re.compile(rb"[!-9;-~]{1,80}[ \t]*:")
 _NAME = re.compile(rb'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";\r\n]{1,300})', re.IGNORECASE)
 _KIND = re.compile(rb"content-type\s{0,20}:\s{0,20}([a-z]{1,40}/[a-z0-9.+_-]{1,80})", re.IGNORECASE)
@@ -87,7 +88,8 @@ def compare(data: Buffer, leaves: list[Leaf], found: Gathered) -> None:
     if len(message) > MAX_READ:
         raise Unscannable("an odd mail is too large to be read as others may read it")
     found.known.update(_readings(message, leaves))
-    files = {digest_of(_decoded(message[leaf.start : leaf.end], leaf.encoding)) for leaf in leaves if leaf.is_file}
+    bodies = [(message[leaf.start : leaf.end], leaf.encoding) for leaf in leaves if leaf.is_file]
+    files = {digest_of(_decoded(*body)) for body in bodies if not _is_torn(*body)}
     for name, reader in READERS.items():
         _compare(name, read_by(reader, message), files, found)
     for seen in _anywhere(message, leaves):
@@ -160,6 +162,11 @@ def _decoded(raw: bytes, encoding: str) -> bytes:
     if encoding == "base64":
         return loose_base64(raw)
     return binascii.a2b_qp(raw) if encoding == "quoted-printable" else raw
+
+
+def _is_torn(raw: bytes, encoding: str) -> bool:
+    """Whether *raw* breaks off where some readers give up decoding: in mails that a bounce gives back in part."""
+    return encoding == "base64" and (len(raw) - len(raw.translate(None, _ALPHABET))) % 4 == 1
 
 
 def read_by(reader: Callable[[bytes], Iterator[Seen]], message: bytes) -> list[Seen] | None:

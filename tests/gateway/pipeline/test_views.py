@@ -55,6 +55,20 @@ def test_what_a_trick_hides_the_scanner_sees_in_the_mail_or_gets_by_itself(scann
     assert missed == []
 
 
+@pytest.mark.parametrize("missing", range(4))
+def test_a_file_that_breaks_off_as_in_a_bounce_is_seen_in_one_way(missing: int):
+    whole = tricks.mixed(tricks.TEXT, tricks.attached(PROGRAM))
+    mail = tricks.mixed(
+        tricks.TEXT,
+        b"Content-Type: message/rfc822\r\n\r\n" + whole[: -200 - missing],
+        mark=b"C",
+        kind=b"multipart/mixed; boundary=C",
+    )
+    content, _ = seen(mail)
+    assert "a multipart is not closed" in content.defects
+    assert content.ambiguities == ()
+
+
 def test_a_program_is_known_as_one_whatever_hides_it():
     for name, mail in tricks.tricks(PROGRAM):
         content, _ = seen(mail)
