@@ -16,50 +16,33 @@ import os
 import resource
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, NoReturn
 
-from pydantic import TypeAdapter
-
 from gateway import idn
-from gateway.model import Content, Direction, Finding, Mail, Part, Report
+from gateway.model import Content, Direction, Mail, Part, Report
 from gateway.pipeline import confinement, mime
 from gateway.pipeline import content as parser
 from gateway.pipeline.chain import chain
 from gateway.pipeline.content import Buffer
-from gateway.pipeline.inspect import think
+from gateway.pipeline.crossing import ANSWER, FRAME, MAIL, MAX_REPLY, MAX_REQUEST, OUT_OF_MEMORY, SCANNED, Scanned
 from gateway.pipeline.mapped import mapped
 from gateway.pipeline.policy import Policy, Waves, build_settings, made_pure, waves
 from gateway.pipeline.signed import Bodies, outermost, signatures
+from gateway.pipeline.think import think
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
 Limits = ContentPolicy.Settings
-FRAME = struct.Struct("!I")
-ANSWER = struct.Struct("!II?")
-"""How long the JSON of an answer is, and how many octets follow it that were taken out of the mail."""
-MAX_REQUEST = 1 << 20
-MAX_REPLY = 8 << 20
 MAX_GROWTH = 64 << 20
 """A worker that has needed so many octets more than it had at first is done: what it holds is not given back."""
-OUT_OF_MEMORY = 3
-"""How a worker exits that got no memory any more."""
 _MAX_FATES = 64
 _FEEDBACK = "gateway.pipeline.feedback"
 _SIGNED = (b"dkim-signature", b"arc-")
 """Without these in its header, which is quick to see, a mail has no signature and no chain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    """What a worker answers: the content as parsed, and the findings of the pure filters by name."""
-
-    content: Content = field(default_factory=Content)
-    found: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +56,6 @@ class Task:
 
 TRAY = Tray()
 """What the parts of the mail in hand hold. A worker has one mail at a time."""
-
-MAIL = TypeAdapter(Mail)
-SCANNED = TypeAdapter(Scanned)
 
 
 @dataclass(slots=True)

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.pipeline import confined
-from gateway.pipeline.confined import FRAME, MAX_REQUEST, Task
+from gateway.pipeline.confined import Task
+from gateway.pipeline.crossing import FRAME, MAX_REQUEST
 
 DENIALS = frozenset(
     {errno.EACCES, errno.EPERM, errno.ENOSYS, errno.EAGAIN, errno.ENOMEM, errno.EBADF, errno.EFBIG, errno.EROFS}
@@ -142,7 +143,9 @@ def open_the_message_again(targets: Targets) -> None:
 
 def connect_to_loopback(targets: Targets) -> None:
     """connect to loopback"""
-    socket.create_connection(("127.0.0.1", targets.port), 1)
+    with socket.socket() as one:  # getaddrinfo would import a codec first, and fail at that
+        one.settimeout(1)
+        one.connect(("127.0.0.1", targets.port))
 
 
 def connect_to_an_abstract_socket(targets: Targets) -> None:

@@ -25,9 +25,9 @@ from pydantic import ValidationError
 from gateway import events
 from gateway.model import Content, Mail, Temporary
 from gateway.pipeline import confinement, seccomp
-from gateway.pipeline.confined import ANSWER, FRAME, MAIL, MAX_REPLY, OUT_OF_MEMORY, SCANNED, Scanned
-from gateway.pipeline.inspect import declared
+from gateway.pipeline.crossing import ANSWER, FRAME, MAIL, MAX_REPLY, OUT_OF_MEMORY, SCANNED, Scanned
 from gateway.pipeline.policy import Policies
+from gateway.pipeline.think import declared
 
 START_TIME = 30.0
 """Seconds that the parent of the workers may take to import what it needs."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gateway.model import Temporary
 from gateway.pipeline import confinement
-from gateway.pipeline.confined import FRAME
+from gateway.pipeline.crossing import FRAME
 from gateway.pipeline.escapes import ATTEMPTS, POSSIBLE, Targets
 from gateway.pipeline.policy import Policies
 from gateway.pipeline.sandbox import Nursery, Worker, exactly, hand_over, specification

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.model import Content, Report
 from gateway.pipeline import feedback
-from gateway.pipeline.confined import MAX_REPLY, SCANNED, Scanned
 from gateway.pipeline.content import parse
+from gateway.pipeline.crossing import MAX_REPLY, SCANNED, Scanned
 from gateway.stages import Content as ContentPolicy
 from tests.feedback import BEGINS, attachment, bare, gzipped, head, mail, record, report, sample, zipped
 from tests.fuzz.effort import examples

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.model import Finding, Mail, Session, Stage, Temporary
-from gateway.pipeline import inspect
+from gateway.pipeline import inspect, think
 from gateway.pipeline.policy import Policies, Policy
 from gateway.stages import Stages
 
@@ -85,19 +85,7 @@ def test_findings_are_made_safe_to_show_and_bounded_for_each_code():
         return [Finding("seen", "a\r\nb\x1b[1m\u202e" + "x" * 1000)] * 100
 
     findings = ask(asking("x", loud))["x"]
-    assert len(findings) == inspect.MAX_FINDINGS
+    assert len(findings) == think.MAX_FINDINGS
     assert len(findings[0].detail) == 300
     assert findings[0].detail.isprintable()
     assert findings[-1] == Finding("seen", "and 81 more"), "it names no part that alone could be stripped"
-
-
-def test_a_pure_filter_that_raises_is_its_finding_error_and_the_others_are_asked():
-    def bad(mail, found):
-        raise KeyError("x")
-
-    def good(mail, found):
-        return [Finding("seen")]
-
-    found = inspect.think(MAIL, ((asking("bad", bad), asking("good", good)),))
-    assert found["bad"] == [Finding("error", "KeyError in filters/bad.py")]
-    assert found["good"] == [Finding("seen")]

@@ -17,8 +17,8 @@ import pytest
 
 from gateway.model import Content, Mail, Part, Session
 from gateway.pipeline.content import parse
-from gateway.pipeline.inspect import think
 from gateway.pipeline.policy import Policies, Policy, build_settings, load, made_pure, waves
+from gateway.pipeline.think import think
 from gateway.pipeline.tray import Tray
 from tests.peers.clamd import EICAR
 

@@ -25,8 +25,8 @@ from gateway.model import Content as Seen
 from gateway.model import Finding, Mail, Part, Session, Temporary
 from gateway.pipeline import confined, policy
 from gateway.pipeline import sandbox as sandboxes
-from gateway.pipeline.confined import Scanned
 from gateway.pipeline.content import parse
+from gateway.pipeline.crossing import ANSWER, FRAME, SCANNED, Scanned
 from gateway.pipeline.policy import Policies
 from gateway.pipeline.sandbox import Sandbox
 from gateway.stages import Content, Stages
@@ -157,7 +157,7 @@ def answered(reply: bytes, octets: bytes, *, size: int | None = None, **limits: 
         with ours, theirs:
             ours.setblocking(False)
             said = len(octets) if size is None else size
-            theirs.sendall(confined.ANSWER.pack(len(reply), said, False) + reply + octets)
+            theirs.sendall(ANSWER.pack(len(reply), said, False) + reply + octets)
             theirs.shutdown(socket.SHUT_WR)
             return await Sandbox(policies(**limits), 1)._answer(sandboxes.Worker(0, ours))
 
@@ -166,7 +166,7 @@ def answered(reply: bytes, octets: bytes, *, size: int | None = None, **limits: 
 
 def standing(*places: tuple[int, int]) -> bytes:
     parts = tuple(Part(str(number), stored=place) for number, place in enumerate(places))
-    return confined.SCANNED.dump_json(Scanned(Seen(parts=parts)))
+    return SCANNED.dump_json(Scanned(Seen(parts=parts)))
 
 
 def test_what_a_worker_took_out_can_be_read_where_it_says():
@@ -343,7 +343,7 @@ def test_where_no_process_can_be_forked_the_gateway_is_told_so(monkeypatch):
     with ours, theirs:
         confined._answer(theirs, confined.Workers(confined.Task(Content.Settings(), []), 0, confined._serve))
         head, fds, _, _ = socket.recv_fds(ours, 64, 1)
-    assert (head, fds) == (confined.FRAME.pack(0), [])
+    assert (head, fds) == (FRAME.pack(0), [])
     assert signal.SIGCHLD not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 

@@ -1,0 +1,30 @@
+"""What crosses between the gateway and a confined worker: frames on the socket, and JSON in them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter
+
+from gateway.model import Content, Finding, Mail
+
+FRAME = struct.Struct("!I")
+ANSWER = struct.Struct("!II?")
+"""How long the JSON of an answer is, and how many octets follow it that were taken out of the mail."""
+MAX_REQUEST = 1 << 20
+MAX_REPLY = 8 << 20
+OUT_OF_MEMORY = 3
+"""How a worker exits that got no memory any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What a worker answers: the content as parsed, and the findings of the pure filters by name."""
+
+    content: Content = field(default_factory=Content)
+    found: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
+
+
+MAIL = TypeAdapter(Mail)
+SCANNED = TypeAdapter(Scanned)

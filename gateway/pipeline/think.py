@@ -1,0 +1,83 @@
+"""Run the pure filters on one mail, and make what filters find safe to show. In the confined child.
+
+A filter that raises or reports a code that it never declared becomes a finding itself, with the code "error". Nothing
+here waits: the confined child loads no event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import cast
+
+from gateway import events
+from gateway.model import ERROR, Finding, Found, Mail, PureFilter, Result, Temporary
+from gateway.pipeline.policy import Policy, Waves
+
+MAX_FINDINGS = 20
+"""Findings of one filter and one code that are kept: a mail with 500 bad attachments is bad enough with 20.
+
+The last of them then says how many more there are. It names no part: a policy that strips parts must not take the
+rest for harmless, and holds what it cannot cut out."""
+
+
+def think(mail: Mail, policies: Waves) -> Found:
+    """Return what the pure filters among *policies* find. The parser has run before."""
+    found: dict[str, Sequence[Finding]] = {}
+    for wave in policies:
+        for policy in wave:
+            if findings := _think(policy, partial(cast("PureFilter", policy.filter).check, mail, found), mail):
+                found[policy.name] = findings
+    return found
+
+
+def _think(policy: Policy, check: Callable[[], Sequence[Finding]], mail: Mail) -> Sequence[Finding]:
+    try:
+        return declared(policy, check())
+    except MemoryError:
+        raise  # the limit of the whole child, not a fault of this filter
+    except Exception as error:  # noqa: BLE001  whatever a filter does, it is a finding and not the end of the mail
+        return [failed(policy, mail, error)]
+
+
+def declared(policy: Policy, findings: Sequence[Finding]) -> list[Finding]:
+    """*findings* made safe to show; `LookupError` where one has a code that the filter never declared."""
+    codes = cast("PureFilter", policy.filter).codes | {ERROR}
+    if strangers := {finding.code for finding in findings} - codes:
+        raise LookupError(f"undeclared findings: {sorted(strangers)}")
+    by_code: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_code.setdefault(finding.code, []).append(finding)
+    return [tidy(finding) for same in by_code.values() for finding in _bounded(same)]
+
+
+def _bounded(same: list[Finding]) -> list[Finding]:
+    if len(same) <= MAX_FINDINGS:
+        return same
+    return [*same[: MAX_FINDINGS - 1], Finding(same[0].code, f"and {len(same) - MAX_FINDINGS + 1} more")]
+
+
+def tidy(finding: Finding) -> Finding:
+    """*finding* with its texts on one line, capped, and free of control characters: they may be a stranger's."""
+    return Finding(
+        finding.code,
+        events.clean(finding.detail, 300),
+        events.clean(finding.part, 200),
+        tuple([events.clean(fact, 500) for fact in finding.facts[:40]]),
+        finding.result and _tidy_result(finding.result),
+    )
+
+
+def _tidy_result(result: Result) -> Result:
+    properties = tuple([(name, events.clean(value, 320)) for name, value in result.properties[:10]])
+    return Result(result.method, result.result, properties)
+
+
+def failed(policy: Policy, mail: Mail, error: Exception) -> Finding:
+    """The finding `error` that a filter becomes which raised *error*."""
+    if isinstance(error, TimeoutError):
+        return tidy(Finding(ERROR, f"no answer within {policy.timeout:g} s"))
+    if isinstance(error, Temporary):
+        return tidy(Finding(ERROR, str(error)))
+    events.failure(f"filters/{policy.name}.py", error, id=mail.id)
+    return tidy(Finding(ERROR, f"{type(error).__name__} in filters/{policy.name}.py"))

@@ -1,0 +1,42 @@
+"""Asking the pure filters: that whatever goes wrong is a finding, and what the nursery of workers does not load."""
+
+import json
+import subprocess
+import sys
+from ipaddress import ip_address
+from types import SimpleNamespace
+
+from gateway.model import Finding, Mail, Session, Stage
+from gateway.pipeline import think
+from gateway.pipeline.policy import Policy
+
+MAIL = Mail("m1", Session(ip_address("192.0.2.1")))
+
+
+def pure(name, answer):
+    filter_ = SimpleNamespace(stage=Stage.MESSAGE, codes=frozenset({"seen"}), after=frozenset(), check=answer)
+    return Policy(name, f"{name}.toml", filter_, 1.0, (), pure=True)
+
+
+def test_a_pure_filter_that_raises_is_its_finding_error_and_the_others_are_asked():
+    def bad(mail, found):
+        raise KeyError("x")
+
+    def good(mail, found):
+        return [Finding("seen")]
+
+    found = think.think(MAIL, ((pure("bad", bad), pure("good", good)),))
+    assert found["bad"] == [Finding("error", "KeyError in filters/bad.py")]
+    assert found["good"] == [Finding("seen")]
+
+
+def test_confined_workers_load_no_event_loop_no_resolver_and_no_ciphers():
+    script = "import sys, json, gateway.pipeline.confined; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=30)
+    assert not {"asyncio", "dns", "ssl", "cryptography", "sqlalchemy"} & set(json.loads(done.stdout))
+
+
+def test_the_gateway_loads_no_parser_of_mails_to_have_them_scanned():
+    script = "import sys, json, gateway.pipeline.intake; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=30)
+    assert not {"html.entities", "gateway.pipeline.content", "gateway.pipeline.confined"} & set(json.loads(done.stdout))
