@@ -29,6 +29,8 @@ LONG = 64 << 10
 MAX_READ = 4 << 20
 """Octets of an odd mail that are read in every way; what is larger is not scanned."""
 MAX_SECTIONS = 2000
+MAX_PADDINGS = 200_000
+"""Places at which base64 may be padded: some writers do so at the end of every line."""
 MAX_HEADERS = 4
 """Header blocks behind one another that a section may begin with: those of messages in messages."""
 
@@ -204,7 +206,7 @@ def _anywhere(message: bytes, leaves: list[Leaf]) -> Iterator[Seen]:
     dashes, behind anything like a header, in every encoding that one of its fields may mean."""
     for leaf in leaves:
         if leaf.encoding == "base64" and not leaf.plain:
-            yield from map(Seen, on_behind_padding(message[leaf.start : leaf.end]))
+            yield from map(Seen, _behind_padding(message[leaf.start : leaf.end]))
     for file in embedded.files(message, MAX_READ):
         yield Seen(file.octets, "", file.name)
     ends = [match.span() for _, match in zip(range(MAX_SECTIONS + 1), _LINE_OF_DASHES.finditer(message), strict=False)]
@@ -240,11 +242,17 @@ def _body(head: bytes, body: bytes, is_read: bool) -> Iterator[Seen]:
     about = (kind[-1] if kind else b"").decode("ascii").lower(), (name[-1] if name else b"").decode("utf-8", "replace")
     meant = head.lower()
     if b"base64" in meant:
-        yield from (Seen(octets, *about) for octets in (loose_base64(body), *on_behind_padding(body)))
+        yield from (Seen(octets, *about) for octets in (loose_base64(body), *_behind_padding(body)))
     if b"quoted" in meant:
         yield Seen(binascii.a2b_qp(body), *about)
     if not (is_read or _is_encoded(body)) and not about[0].startswith(("multipart/", "message/")):
         yield Seen(body, *about)
+
+
+def _behind_padding(body: bytes) -> list[bytes]:
+    if body.count(b"=") > MAX_PADDINGS:
+        raise Unscannable("base64 in an odd mail is padded in too many places")
+    return on_behind_padding(body)
 
 
 def _is_encoded(body: bytes) -> bool:

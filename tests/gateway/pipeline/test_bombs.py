@@ -52,6 +52,10 @@ EXCEEDS: dict[str, tuple[Callable[[], bytes], str]] = {
     "8 winmail.dat in one another": (lambda: winmail(8), "nested more than 3 deep"),
     "odd, a million lines of dashes": (lambda: ODD + b"\r\n" + b"--a\r\n" * 600_000, "too many lines"),
     "odd, 5 MB": (lambda: ODD + b"\r\n" + b"a line of a text as others are\r\n" * 160_000, "too large to be read"),
+    "2 million paddings": (
+        lambda: b"Content-Type: a/b\r\n" + tricks.B64 + b"\r\n\r\n" + b"A=" * 2_000_000,
+        "padded in too many places",
+    ),
 }
 FITS: dict[str, Callable[[], bytes]] = {
     "25 MB of base64": lambda: b"\r\n" + (b"A" * 76 + b"\r\n") * 320_000,
@@ -59,7 +63,7 @@ FITS: dict[str, Callable[[], bytes]] = {
         ODD + b"Content-Type: a/b\r\n" + tricks.B64 + b"\r\n\r\n" + (b"A" * 76 + b"\r\n") * 320_000
     ),
     "a million short lines": lambda: ODD + b"\r\n" + b"a\r\n" * 1_300_000,
-    "300,000 paddings": lambda: b"Content-Type: a/b\r\n" + tricks.B64 + b"\r\n\r\n" + b"QQ==\r\n" * 300_000,
+    "200,000 paddings": lambda: b"Content-Type: a/b\r\n" + tricks.B64 + b"\r\n\r\n" + b"A=\r\n" * 200_000,
     "2,000 sections": lambda: ODD + b"\r\n" + b"--a\r\nContent-Type: a/b\r\n" * 1_999,
 }
 
