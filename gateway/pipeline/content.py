@@ -393,7 +393,8 @@ class _Walk:
 
 def _message(found: Gathered, octets: bytes, path: str, depth: int = 0) -> None:
     """Walk a message that was taken out of something; *path* is that of what held it."""
-    inner = _Walk(re.sub(rb"\r?\n", b"\r\n", octets), found, encoded=True)
+    octets = octets.removeprefix(b"\xef\xbb\xbf")  # which editors put before a text
+    inner = _Walk(re.sub(rb"\r\n?|\n", b"\r\n", octets), found, encoded=True)
     inner.message(0, len(inner.data), path, depth)
     inner.compare()
 

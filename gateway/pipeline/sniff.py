@@ -74,17 +74,20 @@ _MARKUP = (
     (b"<package", "text/x-wsf"),
     (b"[internetshortcut]", "application/x-url-shortcut"),
 )
-
+_BY_FIRST = {octet: tuple(one for one in _SIGNATURES if one[0] or one[1][0] == octet) for octet in range(256)}
+"""Those that a file with this first octet may have: texts are asked for many times."""
 
 _MESSAGE = re.compile(
     rb"\s{0,9}(?:received|return-path|from|to|date|subject|message-id|mime-version|content-type|x-[a-z-]{1,40})[ \t]*:",
     re.IGNORECASE,
 )
+_FIELD = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,9}(?:From [^\r\n]{1,200}\r?\n)?[!-9;-~]{1,80}[ \t]{0,9}:")
+_ENTITY = re.compile(rb"^(?:mime-version|content-type|content-transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 
 def sniff(first: bytes) -> str:
     """The media type that *first* (up to `PREFIX` octets) speaks for, or "" where it says nothing."""
-    for offset, signature, media_type in _SIGNATURES:
+    for offset, signature, media_type in _BY_FIRST[first[0]] if first else ():
         if first.startswith(signature, offset):
             return media_type
     if b"%PDF-" in first[:1024]:  # readers accept a header that stands this late (ISO 32000-1, annex H.3)
@@ -95,4 +98,4 @@ def sniff(first: bytes) -> str:
 
 def is_message(first: bytes) -> bool:
     """Whether *first*, the first octets of a file, may be the header of a mail."""
-    return bool(_MESSAGE.match(first))
+    return bool(_MESSAGE.match(first) or (_FIELD.match(first) and _ENTITY.search(first)))

@@ -251,6 +251,14 @@ def test_an_attached_message_is_walked_plain_or_encoded():
     assert "an attached message is encoded" in encoded.defects
 
 
+@pytest.mark.parametrize(("before", "ends"), [(b"", b"\n"), (b"", b"\r"), (b"\xef\xbb\xbf", b"\r\n")])
+def test_an_attached_message_is_walked_whatever_its_lines_end_with(before, ends):
+    inner = b"Subject: x\r\n" + multipart(b"\r\nhi", attached(b"MZ" + b"\0" * 64))
+    content = parse(attached(before + inner.replace(b"\r\n", ends)), LIMITS)
+    assert [part.sniffed for part in content.parts] == ["", "", "application/x-dosexec"]
+    assert not content.ambiguities
+
+
 def test_a_field_folded_with_a_tab_is_read_as_one_folded_with_a_blank():
     content = parse(b"Subject: a\r\n\tb\r\nDate: Mon, 02 Nov 2026\r\n\t10:11:12 +0100\r\n\r\n", LIMITS)
     assert content.subject == "a b"
