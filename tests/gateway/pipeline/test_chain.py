@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import dkim
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from filters.arc import Filter, Settings
@@ -345,6 +346,8 @@ def test_a_chain_that_is_changed_anywhere_is_judged_as_dkimpy_does(data: st.Data
     changed = message[:at] + data.draw(st.sampled_from(_ODD)) + message[at + gone :]
     lines = changed.replace(b"\r", b"").removesuffix(b"\n").split(b"\n")  # whole ones, as SMTP has them
     changed = b"".join(line + b"\r\n" for line in lines)
+    # White space around the value of b= is none of the signed octets (RFC 6376 3.5); dkimpy takes off what is before it
+    assume(not re.search(rb"[;\s]b\s*=[^;]*\s;", changed))
     finding = judged(read(changed), FakeDns(records))
     holds = finding is not None and finding.code == "pass"
     assert theirs(changed, records) in {holds, None}

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.model import Author, Content, Finding, Mail, Report, ReportRecord, Result, Session
+from gateway.model import Author, Content, Finding, Mail, Report, ReportRecord, Result, Session, State
 from gateway.pipeline import reported
 from gateway.pipeline.intake import Kind
 from gateway.stages import Reports, Route, Routes, Stages
@@ -125,7 +125,6 @@ def test_mail_for_others_is_not_looked_at(tmp_path, policy, to):
     ("data", "said"),
     [
         (b"<feedback>", "not read: the report is no well-formed XML"),
-        (zipped(b" " * (20 << 20)), "not read: the report is larger than 10 MB"),
         (gzipped(b"<feedback>" + b"<a>" * 100_000), "not read: the report has too many elements, or too deep ones"),
         (report(domain="theirs.example"), "not read: the report is about theirs.example, which is no domain of ours"),
     ],
@@ -135,6 +134,23 @@ def test_a_mail_whose_report_cannot_be_used_is_delivered_all_the_same(tmp_path, 
     assert taken(site, mail(attachment(data, "application/gzip", "r.gz")))[1] == said
     assert kept(site) == []
     assert mails_of(site, "alice") == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\x1f\x8b" + bytes(5 << 20), "the archive of the report is larger than 4 MB"),
+        (zipped(b" " * (20 << 20)), "for certain: archives unpack to more than 200 times their size"),
+    ],
+    ids=["broken", "bomb"],
+)
+def test_a_report_that_is_a_broken_archive_or_a_bomb_is_held_as_any_other_mail_would_be(tmp_path, data, said):
+    site = Site(tmp_path, reports=RECEIVING)
+    _, told = taken(site, mail(attachment(data, "application/gzip", "r.gz")))
+    assert told.startswith("not read: ")
+    assert told.endswith(said)
+    assert kept(site) == []
+    assert [one.state for one in site.all()] == [State.HELD]
 
 
 def test_a_mail_that_is_refused_brings_no_report(tmp_path):

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.dkim.checker import Checker
 from gateway.model import Envelope, Finding, Found, ListenerKind, Mail, Recipient, Session, Stage, Tools, Verdict
-from gateway.pipeline import inspect, policy, results
+from gateway.pipeline import confined, inspect, policy, results
 from gateway.pipeline.confined import Task, scan
 from gateway.pipeline.policy import Policies
 from gateway.smtp import address
@@ -96,7 +96,8 @@ def judged(case: dict[str, Any], policies: Policies) -> tuple[Mail, Found, Verdi
     fd = os.memfd_create("message")
     try:
         os.write(fd, message(case))
-        scanned = scan(mail, fd, Task(policies.stages.content.settings, policy.waves(policies.pure), frozenset()))
+        filters = policy.waves(confined._policy(one.name, one.settings) for one in policies.pure)
+        scanned = scan(mail, fd, Task(policies.stages.content.settings, filters, frozenset()))
     finally:
         os.close(fd)
     mail = Mail("id", session, mail.envelope, scanned.content)
