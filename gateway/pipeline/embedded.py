@@ -56,11 +56,14 @@ def _name(raw: bytes) -> str:
 
 def _pieces(begin: re.Pattern[bytes], end: re.Pattern[bytes], text: bytes) -> Iterator[tuple[re.Match[bytes], bytes]]:
     """What stands between each *begin* and the *end* behind it, or the next *begin*, or the end of *text*."""
-    begins = list(begin.finditer(text))
-    for number, match in enumerate(begins):
-        last = begins[number + 1].start() if number + 1 < len(begins) else len(text)
+    begins = begin.finditer(text)
+    match = next(begins, None)
+    while match:
+        following = next(begins, None)
+        last = following.start() if following else len(text)
         stop = end.search(text, match.end() - 1, last)
         yield match, text[match.end() : stop.start() if stop else last]
+        match = following
 
 
 def _uuencoded(text: bytes, most: int) -> Iterator[File]:

@@ -62,6 +62,7 @@ FITS: dict[str, Callable[[], bytes]] = {
     "25 MB of base64 in an odd mail": lambda: (
         ODD + b"Content-Type: a/b\r\n" + tricks.B64 + b"\r\n\r\n" + (b"A" * 76 + b"\r\n") * 320_000
     ),
+    "half a million files without octets": lambda: b"\r\n" + b"begin 644 a\r\n" * 500_000,
     "a million short lines": lambda: ODD + b"\r\n" + b"a\r\n" * 1_300_000,
     "200,000 paddings": lambda: b"Content-Type: a/b\r\n" + tricks.B64 + b"\r\n\r\n" + b"A=\r\n" * 200_000,
     "2,000 sections": lambda: ODD + b"\r\n" + b"--a\r\nContent-Type: a/b\r\n" * 1_999,
