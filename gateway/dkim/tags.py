@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from dkim.util import DuplicateTag, InvalidTagValueList, parse_tag_value
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_SPACE = " \t"
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -19,19 +20,17 @@ def parse(value: bytes) -> dict[str, str]:
     Names differ by case. Values have lost their folds and the white space around them, not the one within.
     """
     text = value.replace(b"\r\n", b"")
+    # dkimpy lets both pass, and looks at the first letter of a name only
     if _FORBIDDEN.search(text) or not text.strip():
         raise Malformed("a list of tags is malformed")
     try:
-        tags = text.decode().strip(_SPACE).removesuffix(";").split(";")  # UTF-8 by RFC 8616 5
-    except UnicodeDecodeError:
+        found = {name.decode(): tag.decode() for name, tag in parse_tag_value(text).items()}  # UTF-8 by RFC 8616 5
+    except DuplicateTag:
+        raise Malformed("a tag stands there twice") from None
+    except (InvalidTagValueList, UnicodeDecodeError):
         raise Malformed("a list of tags is malformed") from None
-    found: dict[str, str] = {}
-    for name, equals, tag in (one.partition("=") for one in tags):
-        if not equals or not _NAME.fullmatch(name := name.strip(_SPACE)):
-            raise Malformed("a list of tags is malformed")
-        if name in found:
-            raise Malformed("a tag stands there twice")
-        found[name] = tag.strip(_SPACE)
+    if not all(map(_NAME.fullmatch, found)):
+        raise Malformed("a list of tags is malformed")
     return found
 
 
