@@ -65,11 +65,10 @@ def drafts(
     for one in judged:
         if one.verdict.action is not Action.STRIP:
             plain.append(_row(mail, one))
-        elif removed := stripping.removals(one.verdict, mail.content):
+            continue
+        plain.append(replace(_row(mail, one), state=State.HELD, notice=None))  # the original stays to be asked for
+        if removed := stripping.removals(one.verdict, mail.content):
             variants.setdefault(removed, []).append(one)
-            plain.append(replace(_row(mail, one), state=State.HELD, notice=None))  # the original stays to be asked for
-        else:
-            plain.append(_row(mail, replace(one, verdict=_unstrippable(one.verdict))))
     whole = _draft(mail, mail.id, spooled, about, spooled.head, [(spooled.body_start, spooled.size)])
     report = about.told.received if about.told else None
     made = [(replace(whole, observation=about.observation, report=report), plain)]
@@ -84,14 +83,6 @@ def _variant(
     head, pieces = stripping.stripped(spooled.file, spooled.head, spooled.size, removed, whole)
     draft = _draft(mail, new_id(), spooled, about, head, pieces)
     return draft, [_row(mail, one) for one in group]
-
-
-def _unstrippable(verdict: Verdict) -> Verdict:
-    """Strip where nothing can be cut out is quarantine: the stricter neighbour, never the milder."""
-    sentence = (
-        f"held because what should be stripped is no part that can be cut out for every reader; {verdict.sentence}"
-    )
-    return replace(verdict, action=Action.QUARANTINE, sentence=sentence)
 
 
 def _row(mail: Mail, one: Judged) -> Row:

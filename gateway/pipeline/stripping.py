@@ -10,7 +10,7 @@ import base64
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from gateway.events import clean
@@ -37,6 +37,14 @@ class Removal:
     span: tuple[int, int]
     why: tuple[str, ...]
     body: int | None = None
+
+
+def feasible(verdict: Verdict, content: Content) -> Verdict:
+    """*verdict*, but quarantine where what it wants gone cannot be cut out: the stricter, never the milder."""
+    if verdict.action is not Action.STRIP or removals(verdict, content):
+        return verdict
+    sentence = f"held because what should be stripped cannot be cut out for every reader; {verdict.sentence}"
+    return replace(verdict, action=Action.QUARANTINE, sentence=sentence)
 
 
 def removals(verdict: Verdict, content: Content) -> tuple[Removal, ...]:

@@ -35,7 +35,7 @@ from gateway.model import (
     Verdict,
     new_id,
 )
-from gateway.pipeline import actions, explain, inspect, mime, observed, reported
+from gateway.pipeline import actions, explain, inspect, mime, observed, reported, stripping
 from gateway.pipeline.drafts import Circumstances, Judged, Spooled, drafts, evidence
 from gateway.pipeline.outcome import OK, Explained, Kind, Outcome
 from gateway.pipeline.policy import CONTENT, Policies
@@ -247,7 +247,8 @@ class Visit:
         verdicts = {}
         for one in mail.envelope.recipients:
             everything = {**self._now.by_recipient.get(one.address, {}), **asked}
-            verdicts[one.address] = explain.judge(policies, everything, mail, one.address)
+            verdict = explain.judge(policies, everything, mail, one.address)
+            verdicts[one.address] = stripping.feasible(verdict, mail.content)
         return mail, asked, verdicts
 
     async def _scanned(self, mail: Mail, message: BinaryIO) -> Answer:

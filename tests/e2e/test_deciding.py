@@ -144,7 +144,7 @@ def test_a_stripped_part_is_replaced_by_a_note_and_the_original_can_be_released(
     (arrived,) = own.fetch("alice")
     text, note = email.message_from_bytes(arrived).get_payload()
     assert text.get_payload() == "See the file.\r\n".removesuffix("\r\n")
-    assert "(setup.exe) was removed by the mail gateway" in note.get_payload()
+    assert "setup.exe (attachments: executable)" in note.get_payload()
     assert mail_id in note.get_payload()
     (held,) = [one for one in own.cli("quarantine", "list", "--json").json if one["message_id"] == mail_id]
     assert own.cli("quarantine", "release", str(held["delivery_id"])).code == 0

@@ -185,3 +185,11 @@ def test_what_names_no_part_cannot_be_stripped(path: str) -> None:
 def test_what_other_readers_may_see_elsewhere_cannot_be_stripped() -> None:
     two = MULTI.replace(b"Subject: s", b"Content-Type: text/plain\r\nSubject: s")
     assert cut(two, "2") == b""
+
+
+def test_what_cannot_be_stripped_is_held_and_says_so() -> None:
+    for path, action in {"2": Action.STRIP, "7": Action.QUARANTINE}.items():
+        wanted = Verdict(Action.STRIP, 0.0, (Reason("pdf", Finding("acts", part=path), Action.STRIP),), "it acts")
+        got = stripping.feasible(wanted, parse(MULTI, Content.Settings()))
+        assert got.action is action
+        assert got.sentence.startswith("held because what should be stripped cannot be cut out") == (path == "7")
