@@ -18,7 +18,8 @@ from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, BinaryIO
 
-from gateway import clamd, cli, events, failpoints, roles, stages, supervisor, terminal, tls, welcome
+from gateway import config as configuration
+from gateway import events, failpoints, roles, stages, tls
 from gateway import state as shared
 from gateway.accounts import Authenticator
 from gateway.backoff import Backoff
@@ -32,6 +33,7 @@ from gateway.state import LocalState, RemoteState
 from gateway.store.engine import Store
 
 if TYPE_CHECKING:
+    from gateway import supervisor
     from gateway.delivery.reporting import Draft, Reporting
     from gateway.dns import Resolver
     from gateway.pipeline.intake import Intake
@@ -48,10 +50,25 @@ DRAIN = 20.0
 
 
 def main() -> None:
-    """Run the `gatepost` command."""
+    """Run the `gatepost` command, or be what the supervisor asks for: that needs nothing of the command."""
     _hold_standard_streams()
-    wiring = cli.Wiring(opened, supervise, serve, explain, resolver, try_store, report)
-    cli.main(wiring)
+    if roles.SUPERVISED in os.environ and sys.argv[-2:-1] == ["run"]:
+        _be(sys.argv[1:])
+        return
+    from gateway import cli  # noqa: PLC0415 - see the top
+
+    cli.main(cli.Wiring(opened, supervise, serve, explain, resolver, try_store, report))
+
+
+def _be(words: Sequence[str]) -> None:
+    """Be one role: *words* are `[--config PATH] run ROLE`, as `supervisor.children` writes them."""
+    try:
+        path = Path(words[1]) if words[0] == "--config" else None
+        serve(configuration.load(configuration.find(path)), Role(words[-1]))
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - it is told as for every verb
+        from gateway import cli  # noqa: PLC0415 - see the top
+
+        sys.exit(cli.ended(error))
 
 
 def _hold_standard_streams() -> None:
@@ -71,7 +88,7 @@ def _hold_standard_streams() -> None:
 def opened(config: Config, *, create: bool = False) -> Iterator[Store]:
     """The store of *config*, its tables up to date, for the verbs of the command. `Temporary` where there is none."""
     if create:
-        welcome.make_folders(config)
+        roles.make_folders(config)
     elif not (config.store.url or config.run_dir.exists()):
         raise Temporary(f"there is no data in {config.server.data.absolute()} yet: start the gateway, or name --config")
     store = _store(config)
@@ -193,7 +210,7 @@ def serve(config: Config, role: Role) -> None:
     if folder := failpoints.arm(role.value):
         events.say("this process breaks where a test wants it to", variable=failpoints.FOLDER, folder=folder)
     _allow_many_files()
-    welcome.make_folders(config)
+    roles.make_folders(config)
     bound = roles.take_sockets(roles.listeners(config, role), os.environ)
     if roles.SUPERVISED not in os.environ:
         with opened(config):  # nobody else has brought the tables up to date
@@ -350,10 +367,12 @@ def _end_with_supervisor(stop: asyncio.Event) -> None:
 
 def supervise(config: Config, path: Path | None) -> None:
     """Run the whole gateway on this machine until it is told to stop."""
+    from gateway import supervisor, terminal, welcome  # noqa: PLC0415 - see the top
+
     events.configure(config.log.format, "gatepost")
     policies = policy.load(config.server.policies, None)
     _demand_confinement(policies)
-    welcome.make_folders(config)
+    roles.make_folders(config)
     with supervisor.only_one(config.run_dir):
         bound = roles.bind_all([*config.listeners, *config.pop3])
         store = _store(config)
@@ -385,6 +404,8 @@ def _demand_confinement(policies: Policies) -> None:
 
 def _scanner(config: Config, policies: Policies) -> tuple[list[supervisor.Child], str]:
     """A clamd to run beside the gateway where one is wanted and none answers, and what there is to say about it."""
+    from gateway import clamd  # noqa: PLC0415 - see the top
+
     where = clamd.places(policies)
     if not where or clamd.answering(where) is not None:
         return [], ""

@@ -61,6 +61,12 @@ class CannotListen(Exception):
     """A socket cannot be bound; the text names the listener, its address, and why."""
 
 
+def make_folders(config: Config) -> None:
+    """Make the data folder, and the run folder in it, for nobody but us."""
+    config.server.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    config.run_dir.mkdir(exist_ok=True, mode=0o700)
+
+
 def listeners(config: Config, role: Role) -> Sequence[AnyListener]:
     """What *role* listens on."""
     if role is Role.SMTP:

@@ -28,12 +28,6 @@ _FROM = {
 }
 
 
-def make_folders(config: Config) -> None:
-    """Make the data folder, and the run folder in it, for nobody but us."""
-    config.server.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    config.run_dir.mkdir(exist_ok=True, mode=0o700)
-
-
 def prepare(config: Config, store: Store) -> dict[str, str]:
     """Make what is missing; return the passwords of the mailboxes that were made, by login."""
     store.migrate()

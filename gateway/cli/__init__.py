@@ -23,7 +23,7 @@ from gateway.cli.base import DONE, INTERRUPTED, REFUSED, UNREACHABLE, USAGE, Wir
 from gateway.model import Permanent, Temporary
 from gateway.toml import FaultyFiles
 
-__all__ = ["DONE", "INTERRUPTED", "REFUSED", "UNREACHABLE", "USAGE", "Wiring", "app", "main"]
+__all__ = ["DONE", "INTERRUPTED", "REFUSED", "UNREACHABLE", "USAGE", "Wiring", "app", "ended", "main"]
 
 app = new_app("A mail gateway: filters find, policies decide, the gateway acts.")
 app.add_typer(running.app)
@@ -42,29 +42,39 @@ def main(wiring: Wiring, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one verb and exit. Whatever goes wrong is told in a line, never as a traceback."""
     try:
         app(args=arguments, obj=wiring, prog_name="gatepost")
-    except FaultyFiles as error:
-        terminal.faults(error.faults)
-        sys.exit(REFUSED)
-    except (Permanent, roles.CannotListen, supervisor.AlreadyRunning) as error:
-        terminal.complain(error)
-        sys.exit(REFUSED)
-    except Temporary as error:
-        terminal.complain(error)
-        sys.exit(UNREACHABLE)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: the last flush must not fail
-        sys.exit(DONE)
-    except OSError as error:
-        terminal.complain(f"{error.filename or 'gatepost'}: {error.strerror or type(error).__name__}")
-        sys.exit(UNREACHABLE)
-    except Exception as error:  # noqa: BLE001 - the place is told, so that it can be mended
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).name}:{frame.lineno}"
-        terminal.complain(f"a fault of gatepost itself: {type(error).__name__}: {error} (at {place})")
-        sys.exit(UNREACHABLE)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - see `ended`
+        sys.exit(ended(error))
     sys.exit(DONE)
+
+
+def ended(error: BaseException) -> int:
+    """The exit code that *error* leads to, when it was told in a line."""
+    match error:
+        case KeyboardInterrupt():
+            return INTERRUPTED
+        case BrokenPipeError():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: the last flush must work
+            return DONE
+        case FaultyFiles():
+            terminal.faults(error.faults)
+            return REFUSED
+        case Permanent() | roles.CannotListen() | supervisor.AlreadyRunning():
+            terminal.complain(error)
+            return REFUSED
+        case Temporary():
+            terminal.complain(error)
+        case OSError():
+            terminal.complain(f"{error.filename or 'gatepost'}: {error.strerror or type(error).__name__}")
+        case _:
+            terminal.complain(_fault(error))
+    return UNREACHABLE
+
+
+def _fault(error: BaseException) -> str:
+    """A fault of ours; the place is told, so that it can be mended."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(frame.filename).name}:{frame.lineno}"
+    return f"a fault of gatepost itself: {type(error).__name__}: {error} (at {place})"
 
 
 @app.callback()

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gateway import terminal, welcome
+from gateway import roles, terminal
 from gateway.cli.base import CODES, DONE, REFUSED, UNREACHABLE, Json, Yes, ask, new_app, wiring_of
 from gateway.dkim import private, published
 from gateway.dkim.private import KeyType
@@ -174,7 +174,7 @@ def remove(
 def _ring(ctx: typer.Context, *, create: bool = False) -> Ring:
     config = wiring_of(ctx).config()
     if create:
-        welcome.make_folders(config)
+        roles.make_folders(config)
     return Ring(config.keys_dir)
 
 

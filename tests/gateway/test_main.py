@@ -356,3 +356,18 @@ def test_a_kernel_that_cannot_confine_the_parser_starts_no_gateway(monkeypatch):
         root._demand_confinement(policies)
     blind = {name: one for name, one in policies.by_name.items() if name != policy.CONTENT}
     root._demand_confinement(replace(policies, by_name=blind))
+
+
+def test_a_role_loads_nothing_of_the_command_line():
+    script = "import sys, json, gateway.__main__, gateway.pipeline.intake; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=30)
+    assert not {"typer", "rich", "gateway.cli", "gateway.welcome", "cryptography"} & set(json.loads(done.stdout))
+
+
+def test_a_role_that_cannot_start_says_why_in_a_line(tmp_path):
+    (tmp_path / "gatepost.toml").write_text("[server]\nhost_name = 1\n")
+    argv = [sys.executable, "-m", "gateway", "--config", str(tmp_path / "gatepost.toml"), "run", "smtp"]
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=30, env={**os.environ, roles.SUPERVISED: "1"})
+    assert done.returncode == 1
+    assert b"server.host_name" in done.stdout + done.stderr
+    assert b"Traceback" not in done.stderr

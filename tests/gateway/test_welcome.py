@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from gateway import accounts, config, welcome
+from gateway import accounts, config, roles, welcome
 from gateway.store.engine import Store
 
 
@@ -18,7 +18,7 @@ def made(tmp_path, monkeypatch):
 
 @pytest.fixture
 def store(made):
-    welcome.make_folders(made)
+    roles.make_folders(made)
     opened = Store(made.store_url)
     yield opened
     opened.close()
