@@ -69,9 +69,9 @@ def plain_base64(data: Buffer, start: int, end: int) -> bool:
         piece = bytes(data[at : min(end, at + mapped.WINDOW)])
         others += piece.translate(None, _ALPHABET)
         lines += len(piece) - len(piece.translate(None, b"\r\n"))
+        if isinstance(data, mapped.Passing):
+            data.let_go(at, at + len(piece))
         if len(others) > 2:
             return False
-    if isinstance(data, mapped.Passing):
-        data.let_all_go()
     tail = bytes(data[max(start, end - 8) : end]).translate(None, b"\r\n")
     return others in {b"", b"=", b"=="} and tail.endswith(others) and (end - start - lines) % 4 == 0
