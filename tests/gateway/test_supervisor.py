@@ -188,7 +188,7 @@ def test_a_program_that_cannot_be_started_is_told_and_tried_again(caplog):
 
 def test_stopping_ends_every_child_by_sigterm_and_helpers_last(tmp_path):
     role, helper = tmp_path / "role", tmp_path / "helper"
-    begun = lambda: role.exists() and helper.exists()  # noqa: E731
+    begun = lambda: all(mark.exists() and mark.read_text() for mark in (role, helper))  # noqa: E731
     supervise([child("role-1", SERVE, role), child("helper", SERVE, helper, helper=True)], until=begun)
     assert role.read_text() == helper.read_text() == "began\nended\n"
     assert role.stat().st_mtime_ns <= helper.stat().st_mtime_ns  # the file system's clock ticks every few milliseconds
