@@ -1,7 +1,7 @@
 """Run the pure filters on one mail, and make what filters find safe to show. In the confined child.
 
 A filter that raises or reports a code that it never declared becomes a finding itself, with the code "error". Nothing
-here waits: the confined child loads no event loop.
+here waits: what asks the world is `inspect.py`, which the confined child does not load.
 """
 
 from __future__ import annotations
