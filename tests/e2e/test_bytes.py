@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -80,10 +81,14 @@ def round_trip(gateway: Gateway, mails: Sequence[bytes]) -> list[bytes]:
 
 
 def changed(mails: Sequence[bytes], arrived: Sequence[bytes]) -> list[int]:
-    """The numbers of the mails that do not end in what was sent, or have no field of ours above."""
+    """The numbers of the mails that do not end in what was sent, or have no field of ours above.
+
+    Lines that continue nothing, at the very start, have to be gone: they would continue our field.
+    """
     return [
         number
-        for number, (sent, got) in enumerate(zip(mails, arrived, strict=True))
+        for number, (raw, got) in enumerate(zip(mails, arrived, strict=True))
+        for sent in [re.sub(rb"\A([ \t][^\n]*\n)+", b"", raw)]
         if not (got.endswith(sent) and b"\r\nX-Gatepost-Id: " in got[: len(got) - len(sent)])
     ]
 
@@ -99,10 +104,10 @@ def test_mails_that_broke_other_parsers_arrive_as_they_were_sent(accepting: Gate
     suites = SHARED / "suites/mime"
     if not suites.is_dir():
         pytest.skip("needs the MIME suites: set GATEPOST_SHARED")
-    files = sample([path for path in suites.rglob("*") if path.suffix in (".eml", ".txt", ".raw")], 90)
+    files = sorted(path for path in suites.rglob("*") if path.suffix in (".eml", ".txt", ".raw"))
     all_ = [ended(crlf(path.read_bytes())) for path in files]
     sent = [raw for raw in all_ if can_travel(raw)]
-    assert len(sent) >= 60
+    assert (len(all_), len(sent)) >= (420, 390)
     assert changed(sent, round_trip(accepting, sent)) == []
     for raw in all_:
         if not can_travel(raw):
