@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import authentication, corpus, measure, memory, profile, report, stacks, usage
+from tests.bench import authentication, content, corpus, measure, memory, profile, report, stacks, usage
 from tests.bench import load as generator
 from tests.peers import processes
 
@@ -42,12 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = measured(names, load, args.concurrency, args.rounds, size)
     needs = None if args.quick or args.stack else memory.measure(size)
     costs = [] if args.quick or args.stack else authentication.measure(sample.messages, authentication.ROUNDS)
+    read = None if args.quick or args.stack else content.measure(sample.messages[: content.COUNT], content.ROUNDS)
     report.show(results, about)
-    if needs:
-        print("\n".join([*needs.told(), *authentication.told(costs)]))
+    if needs and read:
+        print("\n".join([*needs.told(), *authentication.told(costs), *content.told(read)]))
     if args.json:
         every = report.as_json(results, about) | ({"memory": asdict(needs)} if needs else {})
         every |= {"authentication": authentication.as_json(costs)} if costs else {}
+        every |= {"content": asdict(read)} if read else {}
         args.json.write_text(json.dumps(every, indent=1) + "\n")
     return 0
 

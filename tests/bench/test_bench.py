@@ -11,7 +11,8 @@ from typing import Any
 
 from gateway.model import Action
 from gateway.pipeline import policy
-from tests.bench import authentication, corpus, load, stacks, usage
+from tests import packed
+from tests.bench import authentication, content, corpus, load, stacks, usage
 from tests.peers import smtp_sink
 
 
@@ -102,3 +103,14 @@ def corpus_of_two() -> list[bytes]:
     )
     plain = b"From: x@y.example\r\nDKIM-Signature: v=1; old\r\nSubject: a  b\r\n\r\n" + b"line\r\n" * 20000
     return [listed, plain, listed, plain, listed, b"no header at all\r\n"]
+
+
+def test_each_step_on_content_is_measured_and_archives_are_known() -> None:
+    messages = [b"Subject: x\r\n\r\nhello\r\n", packed.mail(packed.zipped({"a.txt": b"hello"}), "a.zip")]
+    steps, archives = content.by_step(policy.load(None, None), messages)
+    assert steps.keys() == {"parser", *(one.name for one in policy.load(None, None).pure)}
+    assert steps["parser"] > 0
+    assert archives == [1]
+    told = content.told(content.Costs([1.0, 5.0, float("inf"), 3.0], [2.0] * 4, steps, archives))
+    assert "Gatepost, without archives (2)" in told[1]
+    assert told[1].split()[-3:-1] == ["2.000", "2.000"]

@@ -42,11 +42,12 @@ def cpu_by_part(root: int) -> dict[str, float]:
     """The same for one tree, by what each process is: a role of Gatepost ("smtp"), or the name of the program."""
     found: dict[str, float] = defaultdict(float)
     for pid in tree(root):
-        found[_part(pid)] += _cpu(pid)
+        found[part(pid)] += _cpu(pid)
     return dict(found)
 
 
-def _part(pid: int) -> str:
+def part(pid: int) -> str:
+    """What a process is: a role of Gatepost, "confined", or the name of its program; "ended" for one that has."""
     with suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         if b"gateway.pipeline.confined" in words:
@@ -79,7 +80,7 @@ def memory_by_process(root: int) -> dict[tuple[int, str], tuple[float, float]]:
     found = {}
     for pid in tree(root):
         if sizes := _sizes(pid):
-            found[pid, _part(pid)] = sizes["Pss:"] / MB, sizes["Pss_Anon:"] / MB
+            found[pid, part(pid)] = sizes["Pss:"] / MB, sizes["Pss_Anon:"] / MB
     return found
 
 
