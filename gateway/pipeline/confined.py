@@ -28,7 +28,7 @@ from gateway.pipeline import confinement, mime
 from gateway.pipeline import content as parser
 from gateway.pipeline.chain import chain
 from gateway.pipeline.content import Buffer
-from gateway.pipeline.crossing import ANSWER, FRAME, MAIL, MAX_REPLY, MAX_REQUEST, OUT_OF_MEMORY, SCANNED, Scanned
+from gateway.pipeline.crossing import ANSWER, FRAME, MAIL, MAX_REQUEST, OUT_OF_MEMORY, SCANNED, Scanned, fits
 from gateway.pipeline.mapped import mapped
 from gateway.pipeline.policy import Policy, Waves, build_settings, made_pure, waves
 from gateway.pipeline.signed import Bodies, outermost, signatures
@@ -267,7 +267,7 @@ def _serve(gateway: socket.socket, task: Task, worn: Callable[[], bool]) -> bool
     luggage = Luggage(task.limits.payload_size)
     reply = SCANNED.dump_json(scan(mail, fds[0], task, luggage))
     os.close(fds[0])
-    if len(reply) > MAX_REPLY:
+    if not fits(reply):
         luggage.clear()
         reply = SCANNED.dump_json(Scanned(Content(unscannable="what the parser saw is too large to report")))
     signal.setitimer(signal.ITIMER_REAL, 0)

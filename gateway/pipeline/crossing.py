@@ -14,6 +14,9 @@ ANSWER = struct.Struct("!II?")
 """How long the JSON of an answer is, and how many octets follow it that were taken out of the mail."""
 MAX_REQUEST = 1 << 20
 MAX_REPLY = 8 << 20
+MAX_OBJECTS = 250_000
+"""Objects and lists in the JSON of an answer: the largest report has so many. Small ones by the million would stop the
+gateway for seconds, and cost it a gigabyte, before it knew that they are nonsense."""
 OUT_OF_MEMORY = 3
 """How a worker exits that got no memory any more."""
 
@@ -28,3 +31,8 @@ class Scanned:
 
 MAIL = TypeAdapter(Mail)
 SCANNED = TypeAdapter(Scanned)
+
+
+def fits(reply: bytes) -> bool:
+    """Whether the JSON of an answer is so small that it may be read."""
+    return len(reply) <= MAX_REPLY and reply.count(b"{") + reply.count(b"[") <= MAX_OBJECTS

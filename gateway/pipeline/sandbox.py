@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from gateway import events
 from gateway.model import Content, Mail, Temporary
 from gateway.pipeline import confinement, seccomp
-from gateway.pipeline.crossing import ANSWER, FRAME, MAIL, MAX_REPLY, OUT_OF_MEMORY, SCANNED, Scanned
+from gateway.pipeline.crossing import ANSWER, FRAME, MAIL, MAX_REPLY, OUT_OF_MEMORY, SCANNED, Scanned, fits
 from gateway.pipeline.policy import Policies
 from gateway.pipeline.think import declared
 
@@ -252,7 +252,10 @@ class Sandbox:
         size, octets, worker.last = ANSWER.unpack(await exactly(connection, ANSWER.size))
         if size > MAX_REPLY or octets > self._limits.payload_size:
             raise EOFError("the reply is too large")
-        scanned = self._checked(SCANNED.validate_json(await exactly(connection, size), strict=True), octets)
+        reply = await exactly(connection, size)
+        if not fits(reply):
+            raise EOFError("the reply has too much in it")
+        scanned = self._checked(SCANNED.validate_json(reply, strict=True), octets)
         taken = await _received(connection, octets) if octets else None
         if _silent(connection):
             return Answer(scanned.content, scanned.found, taken)

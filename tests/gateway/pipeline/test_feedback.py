@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.model import Content, Report
 from gateway.pipeline import feedback
 from gateway.pipeline.content import parse
-from gateway.pipeline.crossing import MAX_REPLY, SCANNED, Scanned
+from gateway.pipeline.crossing import SCANNED, Scanned, fits
 from gateway.stages import Content as ContentPolicy
 from tests.feedback import BEGINS, attachment, bare, gzipped, head, mail, record, report, sample, zipped
 from tests.fuzz.effort import examples
@@ -269,7 +269,7 @@ def test_a_bomb_that_the_parser_let_through_would_be_unpacked_up_to_the_limit_of
 def test_of_too_many_records_the_rest_is_counted_and_the_reply_stays_within_its_limit():
     told = feedback.parsed(report(*[record()] * 20_010))
     assert (len(told.records), told.left, told.left_mails) == (20_000, 10, 20)
-    assert len(SCANNED.dump_json(Scanned(Content(report=told)))) < MAX_REPLY
+    assert fits(SCANNED.dump_json(Scanned(Content(report=told))))
 
 
 def test_records_as_large_as_can_be_stay_within_the_limit_of_the_reply_too():
@@ -279,7 +279,7 @@ def test_records_as_large_as_can_be_stay_within_the_limit_of_the_reply_too():
     told = feedback.parsed(report(*[large] * (feedback.MAX_XML // len(large) - 1)))
     assert len(told.records[0].results) == feedback.MAX_SEVERAL
     assert told.left > 0
-    assert len(SCANNED.dump_json(Scanned(Content(report=told)))) < MAX_REPLY
+    assert fits(SCANNED.dump_json(Scanned(Content(report=told))))
 
 
 def test_a_report_that_takes_too_long_is_given_up(monkeypatch):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import errno
 import fcntl
 import io
@@ -10,6 +11,7 @@ import resource
 import signal
 import socket
 import tempfile
+import time
 import zipfile
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -149,6 +151,12 @@ def test_what_is_too_large_to_be_scanned_by_itself_is_unscannable():
     assert [part.stored for part in answer.content.parts if part.stored] == []
 
 
+def _send(worker: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(OSError):  # the gateway need not read it to its end
+        worker.sendall(data)
+        worker.shutdown(socket.SHUT_WR)
+
+
 def answered(reply: bytes, octets: bytes, *, size: int | None = None, **limits: object):
     """What the gateway makes of the answer of a worker."""
 
@@ -157,9 +165,14 @@ def answered(reply: bytes, octets: bytes, *, size: int | None = None, **limits: 
         with ours, theirs:
             ours.setblocking(False)
             said = len(octets) if size is None else size
-            theirs.sendall(ANSWER.pack(len(reply), said, False) + reply + octets)
-            theirs.shutdown(socket.SHUT_WR)
-            return await Sandbox(policies(**limits), 1)._answer(sandboxes.Worker(0, ours))
+            sending = asyncio.create_task(
+                asyncio.to_thread(_send, theirs, ANSWER.pack(len(reply), said, False) + reply + octets)
+            )
+            try:
+                return await Sandbox(policies(**limits), 1)._answer(sandboxes.Worker(0, ours))
+            finally:
+                ours.close()
+                await sending
 
     return asyncio.run(run())
 
@@ -190,6 +203,14 @@ def test_a_worker_that_names_octets_that_it_did_not_send_is_not_believed(place):
 def test_a_worker_that_sends_another_size_than_it_says_or_may_is_lost(octets, size, limits):
     with pytest.raises(EOFError):
         answered(standing(), octets, size=size, **limits)
+
+
+@pytest.mark.parametrize("small", [b"{}", b"[]", b'{"path":""}'])
+def test_a_worker_that_answers_with_very_many_small_things_is_lost_before_they_are_read(small):
+    began = time.process_time()
+    with pytest.raises(EOFError, match="too much"):
+        answered(b'{"content":{"parts":[' + b",".join([small] * 400_000) + b"]}}", b"")
+    assert time.process_time() - began < 0.5
 
 
 def test_the_message_cannot_be_changed_by_who_reads_it():
