@@ -29,7 +29,7 @@ _XML = frozenset({"text/xml", "application/xml", "text/xsl", "application/xslt+x
 _ARCHIVES = frozenset({"application/x-mimearchive", "multipart/related"})
 _SUFFIXES = (".htm", ".html", ".xhtml", ".xht", ".shtml", ".shtm", ".svg", ".hta", ".htt", ".htc", ".jhtml", ".dhtml")
 _XML_SUFFIXES = (".xml", ".xsl", ".xslt", ".xhtm", ".xspf", ".rdf")
-_ARCHIVE_SUFFIXES = (".mht", ".mhtml", ".eml")
+_ARCHIVE_SUFFIXES = (".mht", ".mhtml")
 _DOCUMENTS = re.compile(r"\.(?:do[ct]|xl|pp[ts]|po[t]|od|ot|vs|epub|key|numbers|pages|pub)[a-z]{0,2}$", re.IGNORECASE)
 _DOES = re.compile(rb"<\?xml-stylesheet|1999/xhtml|<(?:[a-z]{1,20}:)?script", re.IGNORECASE)
 _IN_BODY = {
@@ -111,7 +111,7 @@ class Filter:
         """Whether a browser would open it. The files of an office document are for another filter to read."""
         name = _cleaned(part.filename).rstrip(" .\ufffd").lower()
         types = {part.media_type, part.sniffed}
-        if part.media_type.startswith("message/"):  # the parser has read these
+        if part.media_type.startswith("message/") or name.endswith(".eml"):  # the parser has read these
             return False
         if types & _TYPES or part.media_type in _ARCHIVES or name.endswith(_SUFFIXES + _ARCHIVE_SUFFIXES):
             return not part.encrypted

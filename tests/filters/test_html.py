@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from filters.html import Filter, Settings
 from gateway.model import Content, Finding, Mail, Part, Session
+from gateway.pipeline.content import parse
 from gateway.pipeline.sniff import PREFIX, sniff
+from gateway.pipeline.tray import Tray
+from gateway.stages import Content as Limits
 
 POLICY = Path(__file__).parents[2] / "policies" / "html.toml"
 CASES = tomllib.loads((Path(__file__).parent / "html" / "cases.toml").read_text("utf-8"))["case"]
@@ -158,6 +161,26 @@ def test_the_pages_of_an_office_document_are_left_to_those_who_know_it() -> None
 
 def test_what_the_parser_has_read_as_a_message_is_not_read_again() -> None:
     assert codes((Part("2", "message/rfc822", "mail.eml", "", 500), b"")) == []
+
+
+def mail_as_file(kind: str, body: bytes) -> list[str]:
+    """What is found of a mail that is attached as a file of octets, when the parser has read it."""
+    inner = b"From: a@example.org\r\nMIME-Version: 1.0\r\nContent-Type: %s\r\n\r\n%s" % (kind.encode(), body)
+    encoded = base64.encodebytes(inner).replace(b"\n", b"\r\n")
+    head = b'Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\nContent-Type: application/octet-stream; name="fwd.eml"\r\n'
+    tray = Tray()
+    raw = head + b"Content-Transfer-Encoding: base64\r\n\r\n" + encoded + b"\r\n--o--\r\n"
+    content = parse(raw, Limits.Settings(), tray)
+    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=content)
+    return [finding.code for finding in Filter(Settings(), tray).check(mail, {})]
+
+
+def test_a_mail_attached_as_a_file_is_what_the_parser_saw_in_it() -> None:
+    pdf = b"--i\r\nContent-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\nJVBERi0xLjQKJSVFT0YK\r\n--i--\r\n"
+    assert mail_as_file("multipart/mixed; boundary=i", pdf) == []
+    assert mail_as_file("text/html", b"<form action='https://x.example/'><input type=password></form>") == [
+        "password_form"
+    ]
 
 
 def test_what_cannot_be_read_is_never_clean() -> None:
