@@ -18,7 +18,7 @@ from gateway.model import Part
 from gateway.pipeline import libarchive, rar, zips
 from gateway.pipeline.mime import file_name
 from gateway.pipeline.passwords import candidates
-from gateway.pipeline.sniff import PREFIX, is_message, sniff
+from gateway.pipeline.sniff import PREFIX, TNEF, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
@@ -94,7 +94,7 @@ class Archives:
     """The archives of one mail, and what is left of their limits.
 
     *parts* is where their files are added; their octets are laid out on *tray*; *ambiguous* is told where readers
-    differ; *message* gets the octets and the path of each file that is a mail.
+    differ; *opens* gets the octets and the path of each file that mail programs open.
     """
 
     def __init__(
@@ -103,13 +103,13 @@ class Archives:
         tray: Tray,
         parts: list[Part],
         ambiguous: Callable[[str], None],
-        message: Callable[[bytes, str], None],
+        opens: Callable[[bytes, str], None],
     ) -> None:
         self._limits = limits
         self._tray = tray
         self._parts = parts
         self._ambiguous = ambiguous
-        self._message = message
+        self._opener = opens
         self._depth = 0
         self._members = 0
         self._octets = 0
@@ -216,7 +216,7 @@ class Archives:
         if claimed(new.sniffed, "", [name]) and first:
             whole = archive.read(entry, self._limits.archive_size - self._octets + 1)
             self._look(io.BytesIO(self._counted(whole)), new, depth + 1)
-        elif is_message(first):
+        elif is_message(first) or new.sniffed == TNEF:
             whole = archive.read(entry, self._limits.archive_size - self._octets + 1)
             self._mail(self._counted(whole), path, depth)
         return path
@@ -266,7 +266,7 @@ class Archives:
         self._parts += [replace(new, filename=file_name(name)) for name in names]
         if claimed(new.sniffed, "", names) and data:
             self._look(io.BytesIO(data), new, depth + 1)
-        elif is_message(data[:PREFIX]):
+        elif is_message(data[:PREFIX]) or new.sniffed == TNEF:
             self._mail(data, path, depth)
         if not whole:
             raise libarchive.Broken  # reading on behind a failure is where libarchive 3.6 crashes
@@ -312,13 +312,13 @@ class Archives:
         part = next(part for part in self._parts if part.path == path)
         if claimed(sniffed, "", [part.filename]) and data:
             self._look(io.BytesIO(data), part, depth + 1)
-        elif is_message(data[:PREFIX]):
+        elif is_message(data[:PREFIX]) or sniffed == TNEF:
             self._mail(data, path, depth)
 
     def _mail(self, data: bytes, path: str, depth: int) -> None:
-        """A mail in an archive: archives in it are as deep as if they stood in this one."""
+        """A mail, or a winmail.dat, in an archive: archives in it are as deep as if they stood in this one."""
         before, self._depth = self._depth, depth
-        self._message(data, path)
+        self._opener(data, path)
         self._depth = before
 
     def _amend(self, path: str, **changes: Any) -> None:

@@ -21,7 +21,7 @@ from gateway.model import Content, Part
 from gateway.pipeline import author, libarchive, views
 from gateway.pipeline.decoded import PORTION, Base64
 from gateway.pipeline.embedded import loose_base64
-from gateway.pipeline.gathered import TNEF, Gathered
+from gateway.pipeline.gathered import Gathered
 from gateway.pipeline.mime import (
     Field,
     Header,
@@ -38,7 +38,7 @@ from gateway.pipeline.mime import (
     raw_text,
 )
 from gateway.pipeline.plain import plain_around, plain_base64, plain_boundary, plain_header, plain_quoted
-from gateway.pipeline.sniff import PREFIX, is_message, sniff
+from gateway.pipeline.sniff import PREFIX, TNEF, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 

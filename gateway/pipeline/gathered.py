@@ -10,20 +10,18 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import BinaryIO
 
 from gateway.model import Part
 from gateway.pipeline import embedded, tnef
 from gateway.pipeline.archives import Archives, claimed
 from gateway.pipeline.mime import file_name
-from gateway.pipeline.sniff import PREFIX, is_message, sniff
+from gateway.pipeline.sniff import PREFIX, TNEF, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
 Limits = ContentPolicy.Settings
 MAX_DEFECTS = 20
-TNEF = "application/vnd.ms-tnef"
 
 
 @dataclass
@@ -44,7 +42,7 @@ class Gathered:
     """Octets that were taken out of texts, winmail.dat and other readings so far."""
 
     def __post_init__(self) -> None:
-        self.archives = Archives(self.limits, self.tray, self.parts, self.ambiguous, partial(self.message, self))
+        self.archives = Archives(self.limits, self.tray, self.parts, self.ambiguous, self.opens)
 
     def defect(self, words: str) -> None:
         """Something is malformed, so that others may read it otherwise."""
@@ -87,6 +85,13 @@ class Gathered:
         """Look into what *part* holds, if it is an archive; *opened* gives it as a file."""
         if claimed(part.sniffed, part.media_type, names):
             self.archives.look(opened(), part)
+
+    def opens(self, octets: bytes, path: str) -> None:
+        """Look into a file at *path* that is no archive, if a mail program opens it: a mail, or a winmail.dat."""
+        if sniff(octets[:PREFIX]) == TNEF:
+            self.tnef(octets, path)
+        elif is_message(octets[:PREFIX]):
+            self.message(self, octets, path)
 
     def text(self, text: bytes, path: str) -> None:
         """The files that stand in *text* itself."""

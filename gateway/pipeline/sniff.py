@@ -7,6 +7,8 @@ import re
 PREFIX = 4096
 """How many octets of a file `sniff` wants to see."""
 
+TNEF = "application/vnd.ms-tnef"
+
 _LHA = ("lh0", "lh1", "lh2", "lh3", "lh4", "lh5", "lh6", "lh7", "lhd", "lhx", "lzs", "lz4", "lz5")
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"MZ", "application/x-dosexec"),

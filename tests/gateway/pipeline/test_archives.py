@@ -25,7 +25,7 @@ from gateway.pipeline.content import parse
 from gateway.pipeline.sandbox import Sandbox
 from gateway.pipeline.tray import Tray
 from gateway.stages import Content as ContentPolicy
-from tests import packed
+from tests import packed, tricks
 from tests.packed import RUN, SAMPLES, Member, crafted, mail, two, zipped
 
 LIMITS = ContentPolicy.Settings()
@@ -413,6 +413,14 @@ def test_a_mail_in_an_archive_is_read_as_a_mail(pack: Callable[[bytes], bytes]) 
     assert part.filename == "run.exe"
     assert tray.of(part, 100) == RUN
     assert len({part.path for part in content.parts}) == len(content.parts)
+
+
+def test_files_of_a_winmail_dat_in_an_archive_are_parts() -> None:
+    for mapi in (False, True):
+        content, tray = look_on(zipped({"winmail.dat": tricks.tnef(RUN, mapi=mapi)}))
+        (part,) = [part for part in content.parts if part.filename == "letter.dat"]
+        assert (part.sniffed, tray.of(part, 100)) == (PROGRAM, RUN)
+        assert part.path in tray.unseen
 
 
 def test_a_file_with_the_name_of_a_part_of_a_mail_beside_it_hides_nothing() -> None:
