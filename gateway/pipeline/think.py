@@ -42,6 +42,8 @@ def _think(policy: Policy, check: Callable[[], Sequence[Finding]], mail: Mail) -
 
 def declared(policy: Policy, findings: Sequence[Finding]) -> list[Finding]:
     """*findings* made safe to show; `LookupError` where one has a code that the filter never declared."""
+    if len(findings) == 0:  # as nearly always; what has no length is no answer, and raises
+        return []
     codes = cast("PureFilter", policy.filter).codes | {ERROR}
     if strangers := {finding.code for finding in findings} - codes:
         raise LookupError(f"undeclared findings: {sorted(strangers)}")

@@ -30,10 +30,15 @@ def test_a_pure_filter_that_raises_is_its_finding_error_and_the_others_are_asked
     assert found["good"] == [Finding("seen")]
 
 
+def test_no_answer_at_all_is_not_taken_for_nothing_found():
+    found = think.think(MAIL, ((pure("silent", lambda _mail, _found: None),),))
+    assert found["silent"] == [Finding("error", "TypeError in filters/silent.py")]
+
+
 def test_confined_workers_load_no_store_no_ciphers_and_none_who_ask_the_world():
     script = "import sys, json, gateway.pipeline.confined; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=30)
-    unwanted = {"cryptography", "sqlalchemy", "watchfiles", "gateway.dns", "gateway.pipeline.inspect"}
+    unwanted = {"asyncio", "cryptography", "sqlalchemy", "watchfiles", "gateway.dns", "gateway.pipeline.inspect"}
     assert not unwanted & set(json.loads(done.stdout))
 
 
