@@ -178,9 +178,7 @@ def mail_as_file(kind: str, body: bytes) -> list[str]:
 def test_a_mail_attached_as_a_file_is_what_the_parser_saw_in_it() -> None:
     pdf = b"--i\r\nContent-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\nJVBERi0xLjQKJSVFT0YK\r\n--i--\r\n"
     assert mail_as_file("multipart/mixed; boundary=i", pdf) == []
-    assert mail_as_file("text/html", b"<form action='https://x.example/'><input type=password></form>") == [
-        "password_form"
-    ]
+    assert mail_as_file("text/html", b"<form action='https://x.example/'><input type=password></form>") == ["body_form"]
 
 
 def test_what_cannot_be_read_is_never_clean() -> None:
