@@ -113,6 +113,8 @@ def test_every_container_of_clamavs_test_file_is_found_or_held_however_deep_it_i
 
 CPU, MEMORY = 2.0, 200.0
 """Seconds of all processes for one mail, the stream beside it included; MB that any of them may have of its own."""
+ENOUGH = 20
+"""Mails of the stream at least: a quick machine is soon through with the bombs."""
 LATE = 1.0
 """Seconds until other mail has its reply, 99 times of 100."""
 OFTEN = 0.02
@@ -247,6 +249,6 @@ def test_a_bomb_costs_little_and_is_held_or_read_to_its_end(aftermath: Aftermath
 
 def test_beside_bombs_mail_flows_and_no_process_grows(aftermath: Aftermath) -> None:
     waits = sorted(aftermath.stream.waits)
-    assert len(waits) >= 50
+    assert len(waits) >= ENOUGH
     assert waits[len(waits) * 99 // 100] < LATE
     assert aftermath.stream.memory < MEMORY
