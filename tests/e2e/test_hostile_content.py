@@ -113,8 +113,10 @@ def test_every_container_of_clamavs_test_file_is_found_or_held_however_deep_it_i
 
 CPU, MEMORY = 2.0, 200.0
 """Seconds of all processes for one mail, the stream beside it included; MB that any of them may have of its own."""
-ENOUGH = 20
-"""Mails of the stream at least: a quick machine is soon through with the bombs."""
+ENOUGH = 50
+"""Mails of the stream at least, so that its slowest hundredth means something."""
+PAUSE = 0.004
+"""Seconds between two of them: a quick machine is soon through with the bombs."""
 LATE = 1.0
 """Seconds until other mail has its reply, 99 times of 100."""
 OFTEN = 0.02
@@ -179,7 +181,7 @@ class Stream:
                     began = time.monotonic()
                     assert transaction(client, OUTSIDE, [BOB], mails.mail())[0] == 250
                     self.waits.append(time.monotonic() - began)
-                    if over.wait(OFTEN):
+                    if over.wait(PAUSE):
                         return
 
     def watch(self, gateway: Gateway, over: threading.Event) -> None:
