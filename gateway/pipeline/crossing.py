@@ -11,7 +11,8 @@ from gateway.model import Content, Finding, Mail
 
 FRAME = struct.Struct("!I")
 ANSWER = struct.Struct("!II?")
-"""How long the JSON of an answer is, and how many octets follow it that were taken out of the mail."""
+"""How long the JSON of an answer is, how many octets follow it that were taken out of the mail, and whether the worker
+ends after it: the next mail needs another."""
 MAX_REQUEST = 1 << 20
 MAX_REPLY = 8 << 20
 MAX_OBJECTS = 250_000
