@@ -5,6 +5,7 @@ What `is_passing` may be done again soon. A COMMIT that `is_lost` leaves open wh
 
 from __future__ import annotations
 
+import errno
 import re
 import sqlite3
 
@@ -55,9 +56,12 @@ _REFUSALS = (
 
 
 def translated(error: Exception) -> Exception:
-    """`Temporary` in place of what the database could not do now; any other *error* as it is."""
+    """`Temporary` in place of what database or machine could not do now; any other *error* as it is."""
     if isinstance(error, PoolTimeout):
         return Temporary("the store has no connection free")
+    if isinstance(error, OSError):  # a lock, a wait or a file that the kernel denied: it says nothing about the work
+        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        return Temporary(f"the machine failed the store ({name})")
     if not isinstance(error, (DBAPIError, sqlite3.Error)):
         return error
     if is_refused(error):

@@ -60,10 +60,13 @@ def _until(deadline: float, succeeds: Callable[[], bool]) -> bool:
 
 
 def _locks(file: int) -> bool:
+    """Whether the wait has an end: the place is ours, or there are none to be had (flock(2), ENOLCK)."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:
+        return True
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from gateway.delivery.clerk import Clerk, Outcome, Turn, Wish
 from gateway.delivery.reply import Reply
 from gateway.delivery.schedule import Step
 from gateway.model import State, Temporary
+from gateway.store.turns import Turnstile
 from tests.gateway.delivery.fakes import BOB, NOW
 
 ME = Wish("me", limit=10, lease=60.0)
@@ -59,6 +61,20 @@ def test_while_the_store_cannot_it_is_kept(house, monkeypatch: pytest.MonkeyPatc
     assert house.states(mail) == ["sent"]
 
 
+def test_what_was_sent_is_not_forgotten_because_the_machine_denies_a_wait(
+    house, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, outcomes, mail = claimed(house, BOB)
+    one.note(outcomes)
+    with monkeypatch.context() as broken:
+        broken.setattr(Turnstile, "begin", denied)
+        with pytest.raises(Temporary, match="EINVAL"):
+            turn(one)
+    assert one.waiting
+    assert [done for _, done in turn(one).entered] == [True]
+    assert house.states(mail) == ["sent"]
+
+
 def test_one_that_breaks_our_code_costs_no_other(house, monkeypatch: pytest.MonkeyPatch) -> None:
     one, outcomes, mail = claimed(house, BOB, "carol@there.example")
     bad, enter = outcomes[0].delivery.id, clerk._enter
@@ -81,6 +97,10 @@ def test_what_is_claimed_again_is_written_down_under_the_new_lease(house) -> Non
     one.hand_on(outcomes[0].delivery.id, ME.owner)
     assert [done for _, done in turn(one).entered] == [True]
     assert house.states(mail) == ["sent"]
+
+
+def denied(*_: object) -> None:
+    raise OSError(errno.EINVAL, "Invalid argument")
 
 
 class Failing:

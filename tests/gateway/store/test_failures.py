@@ -1,5 +1,6 @@
 """Failures of the database, by the names that administrators can look up."""
 
+import errno
 import sqlite3
 
 import pytest
@@ -24,6 +25,15 @@ def test_what_sqlite_says_has_one_of_our_names(code, kind, words):
     error.sqlite_errorname = next(name for name in dir(sqlite3) if getattr(sqlite3, name) == code and "SQLITE_" in name)
     named = translated(error)
     assert (type(named), str(named)) == (kind, words)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [(OSError(errno.EINVAL, "no"), "EINVAL"), (BlockingIOError(errno.ENOLCK, "no"), "ENOLCK"), (OSError(), "OSError")],
+)
+def test_what_the_machine_denies_may_be_had_later(error, name):
+    assert str(translated(error)) == f"the machine failed the store ({name})"
+    assert isinstance(translated(error), Temporary)
 
 
 def test_a_file_that_is_no_database_is_told_as_such(tmp_path):

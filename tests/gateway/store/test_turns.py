@@ -1,5 +1,6 @@
 """Processes that write take turns, and no courtesy keeps anybody from writing at all."""
 
+import errno
 import fcntl
 import sqlite3
 import subprocess
@@ -40,6 +41,18 @@ def test_where_there_is_no_turnstile_the_lock_alone_decides(connect, tmp_path):
     connection = connect()
     Turnstile(tmp_path / "nowhere" / "x.db-turn").begin(connection, 5.0)
     assert connection.in_transaction
+
+
+def test_where_the_machine_has_no_locks_the_lock_of_the_database_alone_decides(connect, turnstile, monkeypatch):
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: flock(file, how) if how == fcntl.LOCK_UN else denied())
+    connection = connect()
+    turnstile.begin(connection, 5.0)
+    assert connection.in_transaction
+
+
+def denied():
+    raise OSError(errno.ENOLCK, "no locks available")
 
 
 def test_who_waits_too_long_is_told(connect, turnstile):
