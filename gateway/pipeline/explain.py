@@ -20,6 +20,13 @@ WORDS = {
     Action.REJECT: "rejected",
 }
 MAX_NAMED = 3
+_VIEWS = {
+    "library": "as Python's library reads the mail",
+    "mailparse": "as mailparse reads the mail",
+    "anywhere": "somewhere in the mail, in no part of it",
+    "around": "in the text around the parts",
+}
+"""Where parts are that our own reading does not see: paths begin so (`views.py`, `content.py`)."""
 
 
 def judge(policies: Policies, found: Found, mail: Mail, recipient: str) -> Verdict:
@@ -56,18 +63,36 @@ def _points(reason: Reason) -> float:
 
 
 def _named(reasons: Sequence[Reason]) -> str:
-    """The findings as clauses: "attachments says executable (invoice.exe in part 2)"."""
-    named = "; ".join(dict.fromkeys(map(_clause, reasons[:MAX_NAMED])))
-    more = len(reasons) - MAX_NAMED
-    return f"{named}; and {more} more" if more > 0 else named
+    """The findings as clauses, those of one code in one: "attachments says executable (invoice.exe, part 2)"."""
+    alike: dict[tuple[str, str], list[Reason]] = {}
+    for reason in reasons:
+        alike.setdefault((reason.filter, reason.finding.code), []).append(reason)
+    return _some([_clause(some) for some in alike.values()])
 
 
-def _clause(reason: Reason) -> str:
-    finding = reason.finding
-    verb = "could not tell" if finding.code == ERROR else f"says {finding.code}"
-    about = ", ".join(filter(None, (finding.detail, f"part {finding.part}" if finding.part else "")))
-    points = "" if isinstance(reason.effect, Action) else f" {reason.effect:+.1f}"
-    return f"{reason.filter} {verb}{points}{f' ({about})' if about else ''}"
+def _some(texts: Sequence[str]) -> str:
+    """The first of *texts*, and how many more there are."""
+    more = len(texts) - MAX_NAMED
+    return "; ".join([*texts[:MAX_NAMED], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _clause(alike: Sequence[Reason]) -> str:
+    """What one filter says, once, however often it found that."""
+    first = alike[0]
+    verb = "could not tell" if first.finding.code == ERROR else f"says {first.finding.code}"
+    about = _some(list(dict.fromkeys(filter(None, (_about(reason.finding) for reason in alike)))))
+    points = "" if isinstance(first.effect, Action) else f" {sum(map(_points, alike)):+.1f}"
+    return f"{first.filter} {verb}{points}{f' ({about})' if about else ''}"
+
+
+def _about(finding: Finding) -> str:
+    return ", ".join(filter(None, (finding.detail, where(finding))))
+
+
+def where(finding: Finding) -> str:
+    """In which part it was found, for people: "part 2/a.exe"; empty where it is about the whole mail."""
+    path = finding.part.rstrip("/")  # a file in an archive or a page may be without a name
+    return _VIEWS.get(path.partition("/")[0], f"part {path}" if path else "")
 
 
 def _files(policies: Policies, reasons: Sequence[Reason]) -> str:

@@ -2,8 +2,10 @@
 
 from ipaddress import ip_address
 
+import pytest
+
 from gateway.model import Action, Envelope, Finding, Mail, Recipient, Session
-from gateway.pipeline import explain
+from gateway.pipeline import explain, views
 from gateway.pipeline.policy import Policies, Policy, Rule
 from gateway.stages import Score, Stages
 
@@ -65,10 +67,36 @@ def test_a_tag_names_its_reason():
 
 def test_many_findings_are_counted_not_listed():
     found = [Finding("executable", f"f{n}.exe") for n in range(9)]
-    assert "; and 6 more; without" in said(attachments=found)
+    assert said(attachments=found).startswith(
+        "held because attachments says executable (f0.exe; f1.exe; f2.exe; and 6 more); without"
+    )
+
+
+def test_findings_of_one_code_are_one_clause_with_the_sum_of_their_points():
+    sentence = said(spam=[Finding("html", "a"), Finding("html", "b"), Finding("html", "b")])
+    assert "spam says html +9.0 (a; b); without" in sentence
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("2.1/a.zip/b.exe", "x, part 2.1/a.zip/b.exe"),
+        ("2/", "x, part 2"),
+        ("mailparse/a.exe", "x, as mailparse reads the mail"),
+        ("library/a.exe", "x, as Python's library reads the mail"),
+        ("anywhere", "x, somewhere in the mail, in no part of it"),
+        ("", "x"),
+    ],
+)
+def test_the_part_is_named_as_people_can_find_it(path, words):
+    assert f"attachments says executable ({words}); without" in said(attachments=[Finding("executable", "x", path)])
 
 
 def test_a_reference_is_made_of_our_own_words():
     verdict = explain.judge(SET, {"spam": [Finding("gtube", "<stranger>\r\n")]}, MAIL, "b@o.example")
     assert explain.reference(verdict) == "spam/gtube"
     assert explain.reference(explain.judge(SET, {"spam": [Finding("shout")]}, MAIL, "b@o.example")) == "score"
+
+
+def test_every_reader_of_the_parser_has_a_name_for_people():
+    assert {*views.READERS, "anywhere", "around"} == explain._VIEWS.keys()
