@@ -21,7 +21,9 @@ BLOCK = 64 << 10
 _OK, _EOF, _RETRY, _WARN = 0, 1, -10, -20
 _FOLDER = 0o040000
 _RAW = 0x90000
-_FILTERS = {"gzip": 1, "bzip2": 2, "compress": 3, "lzma": 5, "xz": 6, "rpm": 8, "lzip": 9, "lz4": 13, "zstd": 14}
+_FILTERS = {"gzip": 1, "bzip2": 2, "lzma": 5, "xz": 6, "rpm": 8, "lzip": 9, "lz4": 13}
+_BY_THEMSELVES = frozenset({"compress", "zstd"})
+"""`archive_read_append_filter` does not know the second, and crashes on the first, which it would read at once."""
 _READ = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p))
 _SEEK = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int)
 
@@ -155,8 +157,8 @@ def opened(
 
 def _unpacked(functions: Any, archive: ctypes.c_void_p, packing: str) -> int:
     """Have exactly one layer of packing taken off: what is packed in it again is an archive within an archive."""
-    if packing == "zstd":  # which archive_read_append_filter does not know
-        return int(functions.archive_read_support_filter_zstd(archive))
+    if packing in _BY_THEMSELVES:
+        return int(getattr(functions, f"archive_read_support_filter_{packing}")(archive))
     return int(functions.archive_read_append_filter(archive, _FILTERS[packing]))
 
 

@@ -90,6 +90,7 @@ MADE: dict[str, Callable[[], bytes]] = {
     "tar.xz": lambda: lzma.compress(packed.tarred({"run.exe": RUN})),
     "tar.lzma": lambda: lzma.compress(packed.tarred({"run.exe": RUN}), lzma.FORMAT_ALONE),
     "gz": lambda: gzip.compress(RUN),
+    "Z": lambda: packed.compressed(RUN),
     "gz behind zeros": lambda: gzip.compress(packed.tarred({}) + packed.tarred({"run.exe": RUN})),
     "zip behind a picture": lambda: zipped({"run.exe": RUN}),
     **{
