@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from gateway.model import Action, Delivery, Envelope, ListenerKind, Session, State, Verdict
 from gateway.store import messages, queue, schema, verdicts
@@ -21,7 +22,7 @@ _delivery = schema.delivery
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """One delivery in a list."""
+    """One delivery in a list. `why` has what decided about it, as "macros/dde", the weightiest first."""
 
     message_id: str
     delivery_id: int
@@ -34,6 +35,7 @@ class Tracked:
     state: State
     action: Action
     score: float
+    why: tuple[str, ...]
     last_reply: str
 
 
@@ -94,15 +96,19 @@ def find(
     state: State | None = None,
     action: Action | None = None,
     subject: str = "",
+    from_domain: str = "",
+    finding: tuple[str, str] | None = None,
     limit: int = 100,
 ) -> list[Tracked]:
     """Deliveries that match everything given, the latest first, at most *limit*.
 
     *sender*, *recipient* and *subject* match any part, in either case; *id* is the mail's own or its Message-ID.
+    *from_domain* is one that From shows, or one above it. *finding* is a filter and a code, "" for any code of it.
     """
     parts = {_message.c.sender: sender, _delivery.c.recipient: recipient, _message.c.subject: subject}
     which = [column.icontains(part, autoescape=True) for column, part in parts.items() if part]
     which += [*_by_id(id), *_by_time(since, until), *_by_outcome(state, action)]
+    which += [*_by_from(from_domain), *_by_finding(finding)]
     ids = select(_delivery.c.id).join(_message, _message.c.id == _delivery.c.message_id).where(*which)
     query = _tracked().where(queue.newest(ids, min(limit, LIMIT))).order_by(_delivery.c.id.desc())
     return [_tracked_of(row) for row in conn.execute(query)]
@@ -145,6 +151,28 @@ def _by_outcome(state: State | None, action: Action | None) -> Iterator[ColumnEl
         yield _delivery.c.action == action
 
 
+def _by_from(domain: str) -> Iterator[ColumnElement[bool]]:
+    """The first condition is quick, and leaves little to the second, which sees where the domain begins and ends."""
+    if domain:
+        shown = func.lower(_message.c.header_from)
+        yield shown.contains(domain.lower(), autoescape=True)
+        yield shown.regexp_match(rf"@([a-z0-9-]+[.])*{re.escape(domain.lower())}($|[^a-z0-9.-])")
+
+
+def _by_finding(wanted: tuple[str, str] | None) -> Iterator[ColumnElement[bool]]:
+    """No text of a stranger passes for a finding: the quotes in it are escaped."""
+    if wanted is not None:
+        yield _delivery.c.verdict.contains(verdicts.mark(*wanted), autoescape=True)
+
+
+def _why(verdict: Verdict) -> tuple[str, ...]:
+    """The findings that lead to what was done; where only their sum did, or nothing was done, those that add to it."""
+    added = [one for one in verdict.reasons if not isinstance(one.effect, Action) and one.effect > 0]
+    decided = [one for one in verdict.reasons if one.effect is verdict.action]
+    ordered = decided or sorted(added, key=lambda one: one.effect, reverse=True)
+    return tuple(dict.fromkeys(f"{one.filter}/{one.finding.code}" for one in ordered))
+
+
 def _tracked_of(row: Row[Any]) -> Tracked:
     return Tracked(
         message_id=row.message_id,
@@ -158,6 +186,7 @@ def _tracked_of(row: Row[Any]) -> Tracked:
         state=State(row.state),
         action=Action(row.action),
         score=row.score,
+        why=_why(verdicts.loads(row.verdict)),
         last_reply=row.last_reply,
     )
 

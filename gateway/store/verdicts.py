@@ -27,6 +27,12 @@ def loads(text: str) -> Verdict:
     return Verdict(Action(plain["action"]), float(plain["score"]), reasons, plain["sentence"])
 
 
+def mark(filter_: str, code: str = "") -> str:
+    """What stands in the text of a verdict in which *filter_* found *code* (or anything), and in no other."""
+    found = f'"filter": {json.dumps(filter_)}, "code": "'
+    return f"{found[:-1]}{json.dumps(code)}" if code else found
+
+
 def _reason_out(reason: Reason) -> dict[str, object]:
     found = reason.finding
     return {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.model import Action, Envelope, State, Verdict
+from gateway.model import Action, Envelope, Finding, Reason, State, Verdict
 from gateway.store import messages, queue, tracking
 
 
@@ -76,3 +76,68 @@ def test_a_life_tells_everything_in_order(put, change, look, now):
     assert life.evidence == {"spf": "pass"}
     assert not life.message.has_bytes
     assert life.deliveries[0].delivery.state is State.SENT
+
+
+# ---- By what was found, and by whom it shows -------------------------------------------------------------------
+
+
+def judged(action, *reasons):
+    return Verdict(
+        action, 0.0, tuple(Reason(name, Finding(code, detail), effect) for name, code, detail, effect in reasons)
+    )
+
+
+@pytest.fixture
+def found(put):
+    """Mails on which filters found something, by a name of ours."""
+    forged = '"filter": "macros", "code": "dde"'
+    return {
+        "dde": put(verdict=judged(Action.QUARANTINE, ("macros", "dde", "a.doc", Action.QUARANTINE))),
+        "odd": put(verdict=judged(Action.ACCEPT, ("macros", "macro", "", 1.0), ("spf", "fail", "", 4.0))),
+        "none": put(verdict=judged(Action.ACCEPT, ("spf", "pass", forged, 0.0))),
+    }
+
+
+@pytest.mark.parametrize(
+    ("finding", "expected"),
+    [
+        (("macros", "dde"), {"dde"}),
+        (("macros", ""), {"dde", "odd"}),
+        (("spf", ""), {"odd", "none"}),
+        (("spf", "fail"), {"odd"}),
+        (("macro", "dde"), set()),
+        (("macros", "d_e"), set()),
+        (("macros", 'dde"'), set()),
+    ],
+)
+def test_finds_by_what_a_filter_found_and_text_of_strangers_is_no_finding(found, look, finding, expected):
+    ids = {one.delivery_id for one in look(tracking.find, finding=finding)}
+    assert ids == {found[name].id for name in expected}
+
+
+def test_a_list_says_why_the_weightiest_first(found, look):
+    why = {one.delivery_id: one.why for one in look(tracking.find)}
+    assert why[found["dde"].id] == ("macros/dde",)
+    assert why[found["odd"].id] == ("spf/fail", "macros/macro")
+    assert why[found["none"].id] == ()
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_found"),
+    [
+        ("Ann <ann@shop.example>", True),
+        ("ann@SHOP.example", True),
+        ("ann@mail.shop.example (Ann)", True),
+        ('"ann@shop.example" <x@evil.test>', True),
+        ("ann@shop.example.evil.test", False),
+        ("ann@otshop.example", False),
+        ("ann@ot-shop.example", False),
+        ("Ann of shop.example <ann@evil.test>", False),
+        ("shop.example@evil.test", False),
+        ("ann@shopXexample", False),
+        ("", False),
+    ],
+)
+def test_finds_by_the_domain_that_from_shows(put, look, shown, is_found):
+    put(mail={"header_from": shown})
+    assert len(look(tracking.find, from_domain="Shop.example")) == is_found
