@@ -40,10 +40,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DOMAIN_OF = re.compile(r"@([^\s@<>(),;:\"\[\]\\]{1,255})")
 _ADDRESS_IN = re.compile(r"[^\s@<>(),;:\"\[\]\\]{1,255}@[^\s@<>(),;:\"\[\]\\]{1,255}")
 _LABELS = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.(?!-)[a-z0-9_-]{1,63})*", re.IGNORECASE)
-_BREAKING = re.compile(r"[<>,;:\"\x00-\x1f]")
 _ENCODED = re.compile(r"=\?[^?]*\?[bq]\?", re.IGNORECASE)
+_WORD = re.compile(r"=\?[^?]*\?(?P<by>[bq])\?(?P<coded>[^?]*)\?=", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*")
 _UTF7 = re.compile(r"=\?[^?]*utf-?7[^?]*\?", re.IGNORECASE)
 
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _TOKEN = re.compile(
     r"""(?P<space>[ \t]+) | "(?P<quoted>(?:[^"\\]|\\.)*+)" | \((?P<comment>[^()<>@"\\]*)\)
       | (?P<word>[^ \t"()<>@,;:.\[\]\\]+) | (?P<special>.)""",
@@ -73,7 +75,7 @@ class _Unclear(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _From:
-    """A line that readers may take for a From field; `odd` says why not all of them do."""
+    """A line that readers may take for a From field, its folds in it; `odd` says why not all of them do."""
 
     value: bytes
     odd: str = ""
@@ -125,7 +127,7 @@ def _lines(block: bytes) -> Iterator[_From]:
             yield _From(b"", "too many lines look like a From field")
             return
         end = _END.search(block, match.end())
-        value = block[match.end() : end.start() if end else len(block)].replace(b"\r\n", b"")
+        value = block[match.end() : end.start() if end else len(block)]
         odd = _oddity(block, start, match)
         if odd is not _CONTINUES or _shows_an_address(value):
             yield _From(value, odd)
@@ -160,8 +162,18 @@ def _shows_an_address(value: bytes) -> bool:
 
 
 def _is_opaque(text: str, decoded: str) -> bool:
-    """Whether others may decode an encoded word of *text* that we do not."""
-    return "=?" in text and bool(_UTF7.search(text) or _ENCODED.search(decoded))
+    """Whether others may decode an encoded word of *text* that we do not, or decode it otherwise."""
+    if "=?" not in text:
+        return False
+    return bool(_UTF7.search(text) or _ENCODED.search(decoded)) or any(map(_is_broken, _WORD.finditer(text)))
+
+
+def _is_broken(word: re.Match[str]) -> bool:
+    """Whether readers mend an encoded word in different ways: strange octets in it, or base64 that ends nowhere."""
+    coded = word["coded"].rstrip("=")
+    if word["by"] in "Bb":
+        return len(coded) % 4 == 1 or not _BASE64.fullmatch(coded)
+    return not coded.isascii()
 
 
 def _domains(value: bytes) -> list[str]:
@@ -196,10 +208,11 @@ def _address_of(value: str) -> str:
 
 
 def _mailbox(value: bytes) -> _Mailbox:
-    """The one mailbox that *value*, unfolded, holds. Raises `_Unclear`."""
+    """The one mailbox that *value* holds. Raises `_Unclear`."""
     if len(value) > MAX_VALUE:
         raise _Unclear(_TOO_LONG)
-    text = raw_text(value).strip(" \t")
+    folded = raw_text(value)
+    text = folded.replace("\r\n", "").strip(" \t")
     if _CONTROL.search(text):
         raise _Unclear("there are control characters")
     tokens = [_token(match) for match in _TOKEN.finditer(text)]
@@ -215,6 +228,8 @@ def _mailbox(value: bytes) -> _Mailbox:
     named = tokens[: match.end("name")] if match["angled"] else [token for token in tokens if token.letter == "c"]
     display = _display(named)
     _demand_harmless(text, display, address, tokens)
+    if any("\r\n" in quoted and _others(quoted, address) for quoted in _QUOTED.findall(folded)):
+        raise _Unclear("a quoted string that is folded holds a second address")  # for Python's library it ends there
     return _Mailbox(address, clean(display, MAX_DISPLAY))
 
 
@@ -280,8 +295,7 @@ def _demand_harmless(text: str, display: str, address: str, tokens: Sequence[_To
     comments = decode_words(" ".join(token.text for token in tokens if token.letter == "c"))
     if _is_opaque(text, f"{display} {comments}"):
         raise _Unclear("an encoded word cannot be decoded")
-    encoded = "=?" in text and (_BREAKING.search(display) or _ADDRESS_IN.fullmatch(display.strip()))
-    if (encoded and _others(display, address)) or _others(comments, address):  # a comment is left by a mere ")"
+    if ("=?" in text and _shows_another(display, address)) or _others(comments, address):
         raise _Unclear("an encoded word holds a second address")
     paired = [_unquoted(token) for token in tokens if token.letter == "q" and "\\" in token.text]
     if any("<" in name or _others(name, address) for name in paired):
@@ -291,3 +305,9 @@ def _demand_harmless(text: str, display: str, address: str, tokens: Sequence[_To
 def _others(text: str, address: str) -> set[str]:
     """The addresses in *text* that are not *address*."""
     return {one.lower() for one in _ADDRESS_IN.findall(text)} - {address.lower()}
+
+
+def _shows_another(display: str, address: str) -> bool:
+    """Whether *display* has another address for who decodes first, and then looks past the white space in it."""
+    joined = "".join(display.split()).lower()
+    return "@" in joined and "@" in re.sub(rf"{re.escape(address.lower())}(?![\w.-])", "", joined)
