@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from filters import _ciphers
 from filters._office import documents
 from filters._office.seen import Inner, Meter, Sight, shown
 from filters._office.vba import Calls
@@ -21,7 +22,8 @@ MAX_OCTETS = 64 << 20
 MAX_ALL_OCTETS = 256 << 20
 MAX_FILES = 5000
 MAX_STEPS = 2_000_000
-"""What all documents of a mail may cost: octets, files in them, and steps of some 0.2 microseconds."""
+MAX_ROUNDS = 500_000
+"""What all documents of a mail may cost: octets, files, steps of some 0.2 microseconds, and rounds of hashing."""
 
 _OPENED = {"application/x-ole-storage", "application/rtf", "application/onenote", "text/xml"}
 _ZIP = "application/zip"
@@ -95,7 +97,7 @@ class Filter:
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset(
         {"macro", "macro_suspicious", "macro_auto", "macro_hidden", "xlm", "dde", "remote", "program", "exploit"}
-        | {"encrypted", "unreadable"}
+        | {"encrypted", "password_in_mail", "unreadable"}
     )
     after: ClassVar[frozenset[str]] = frozenset()
 
@@ -111,7 +113,7 @@ class Filter:
     def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
         """For each document what it does, each code once."""
         by_path = _by_path(mail.content.parts)
-        meter = Meter(MAX_ALL_OCTETS, MAX_FILES, MAX_STEPS)
+        meter = Meter(MAX_ALL_OCTETS, MAX_FILES, MAX_STEPS, MAX_ROUNDS, self._payloads.words)
         findings: dict[tuple[str, str], Finding] = {}
         for part in by_path.values():
             document = _document(part, by_path)
@@ -148,6 +150,11 @@ class Filter:
         members = [one for path, one in by_path.items() if path.startswith(inside) and one.size]
         readable = next((one for one in members if not one.encrypted), None)
         return bool(self._payloads.of(readable, 1)) if readable else bool(members)
+
+
+def prepare() -> None:
+    """Load what could not be loaded later, when the process is confined."""
+    _ciphers.prepare()
 
 
 def _by_path(parts: Sequence[Part]) -> dict[str, Part]:

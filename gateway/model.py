@@ -479,20 +479,25 @@ class Tools:
 class Payloads(Protocol):
     """The octets of the parts of the mail in hand, decoded. Lent to pure filters alone, in the confined child.
 
-    `of` gives at most *most* octets of *part*, fewer where there are no more, none where it cannot be read.
+    `of` gives at most *most* octets of *part*, fewer where there are no more, none where it cannot be read. `words` are
+    those of the mail that may be the password of something in it, the likely ones first. `add` lays out a file that was
+    found inside *part*: it becomes a part of its own, for scanners and for filters that name the finder in `after`.
     """
 
     def of(self, part: Part, most: int) -> bytes: ...
+    def words(self) -> Sequence[bytes]: ...
+    def add(self, part: Part, name: str, octets: bytes) -> None: ...
 
 
 class PureFilter(Protocol):
     """One question about the content, answered in the confined child: `def check` sees nothing but the mail.
 
     `codes` lists every finding it can report (`error` is understood), so that a policy can be checked for completeness
-    before the first mail arrives. `after` names the filters whose findings it reads; a pure one may only
-    read pure ones. The module also holds a frozen dataclass `Settings`; the filter is made as `Filter(settings)`, or
-    as `Filter(settings, payloads)` where it looks into parts. One that reads files of its own (`filters/yara.py`) has
-    `folders`, where they are, and `version`, which names their texts: when one changes, all policies are loaded anew.
+    before the first mail arrives. `after` names the filters whose findings it reads, or the files that they find; a
+    pure one may only read pure ones. The module also holds a frozen dataclass `Settings`; the filter is made as
+    `Filter(settings)`, or as `Filter(settings, payloads)` where it looks into parts. One that reads files of its own
+    (`filters/yara.py`) has `folders`, where they are, and `version`, which names their texts: when one changes, all
+    policies are loaded anew.
     """
 
     stage: ClassVar[Stage]

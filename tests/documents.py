@@ -5,8 +5,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests import office
+from tests import locked, office
 
+OWN = "VelvetSweatshop"
 AUTO = 'Sub AutoOpen()\r\n  Shell "calc.exe", 1\r\nEnd Sub\r\n'
 OPEN = "Private Sub Workbook_Open()\r\n  MsgBox 1\r\nEnd Sub\r\n"
 SHELL = 'Sub Start()\r\n  CreateObject("WScript.Shell").Run "calc"\r\nEnd Sub\r\n'
@@ -90,6 +91,11 @@ def _odf(content: str, **others: str) -> bytes:
     return office.zipped({"mimetype": "application/vnd.oasis.opendocument.text", "content.xml": text, **others})
 
 
+def _book(stream: bytes) -> bytes:
+    return office.compound({"Workbook": stream.ljust(4096, b"\0")})
+
+
+_MACRO_SHEET = office.biff(*[office.record(0x31, bytes(30))] * 70, office.defined_name(1), macro_sheet=2)
 _PROJECT = office.compound(office.project({"ThisDocument": AUTO}))
 _SAVED = 'Sub Keep()\r\n  Open "x" For Output As #1\r\nEnd Sub\r\n'
 _DDE = 'DDEAUTO c:\\\\windows\\\\system32\\\\cmd.exe "/k calc.exe"'
@@ -232,6 +238,21 @@ SAMPLES: dict[str, Sample] = {
     "a doc that is cut off": Sample("a.doc", _vba(AUTO)[:1500], ("unreadable",)),
     "a zip that is cut off": Sample("a.docx", _openxml(AUTO)[:80], ("unreadable",)),
     "a doc with an ActiveMime that is cut off": Sample("a.doc", b"MIME-Version: 1.0\r\n\r\n" + base64.encodebytes(b"ActiveMime" + bytes(60)), ("unreadable",)),
+    # what opens without asking
+    "an encrypted docx that opens": Sample("a.docx", locked.agile(_openxml(AUTO), OWN), ("macro_auto",)),
+    "an encrypted xlsm with SHA-1": Sample("a.xlsm", locked.agile(_openxml(OPEN, "xl"), OWN, name="SHA1", bits=128), ("macro_auto",)),
+    "an encrypted docm of Office 2007": Sample("a.docm", locked.standard(_openxml(AUTO), OWN), ("macro_auto",)),
+    "an encrypted pptm that opens": Sample("a.pptm", locked.agile(_openxml(AUTO, "ppt"), "/01Hannes Ruescher/01"), ("macro_auto",)),
+    "an encrypted macro sheet": Sample("a.xls", _book(locked.rc4(_MACRO_SHEET, OWN)), ("xlm",)),
+    "an encrypted macro sheet of Excel 2003": Sample("a.xls", _book(locked.crypto_api(_MACRO_SHEET, OWN)), ("xlm",)),
+    "an encrypted macro sheet with a short key": Sample("a.xls", _book(locked.crypto_api(_MACRO_SHEET, OWN, 40)), ("xlm",)),
+    "a masked macro sheet": Sample("a.xls", _book(locked.xor(_MACRO_SHEET)), ("xlm",)),
+    "DDE in an encrypted xls": Sample("a.xls", _book(locked.rc4(office.biff(*[office.record(0x18, bytes(20))] * 90, office.dde_link("cmd", "/c calc")), OWN)), ("dde",)),
+    "an honest docx that opens": Sample("a.docx", locked.agile(_document("<w:r><w:t>Dear all</w:t></w:r>"), OWN)),
+    "an encrypted docx that is none": Sample("a.docx", locked.agile(b"Dear all", OWN), ("unreadable",)),
+    "a docx with a password": Sample("a.docx", locked.agile(_openxml(AUTO), "Sesame-4711"), ("encrypted",)),
+    "an xls with a password": Sample("a.xls", _book(locked.crypto_api(_MACRO_SHEET, "Sesame-4711")), ("encrypted",)),
+    "a docx with a lock that takes hours": Sample("a.docx", locked.agile(_openxml(AUTO), OWN, spins=10_000_000), ("encrypted",)),
     # nothing at all
     "an honest doc": Sample("a.doc", office.word()),
     "an honest xls": Sample("a.xls", office.workbook()),

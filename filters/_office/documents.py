@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from filters._office import inside, markup, rtf, sheets, vba
+from filters._office import inside, locked, markup, rtf, sheets, vba
 from filters._office.compound import MAGIC, ROOT, STORAGE, Compound, Entry
 from filters._office.seen import Exhausted, Inner, Meter, Seen, Sight, Unreadable, fields, remote, shown
 
 MAX_DEPTH = 4
 MAX_STREAM = 64 << 20
 MAX_HEAD = 512
+MAX_INFO = 16_384
 
 ONENOTE = b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d"
 _FIRST = (MAGIC, b"{\\rt", ONENOTE, b"ActiveMim", b"ID;", *sheets.BEGINNINGS)
@@ -199,7 +200,7 @@ def _compound(file: Compound, words: Words) -> Seen:
 def _declared(file: Compound) -> Iterator[Sight]:
     """What the names and classes in the directory say."""
     names = {entry.name.lower() for entry in file.entries}
-    if names & {"encryptedpackage", "encryptedsummary", "\tdrmcontent"}:
+    if names & {"encryptedsummary", "\tdrmcontent"}:
         yield Sight("encrypted", "has a password")
     for entry in file.entries:
         if entry.kind in {STORAGE, ROOT} and any(entry.clsid):
@@ -267,7 +268,27 @@ def _unpacked(packed: bytes) -> bytes:
 
 
 def _sheets(file: Compound, entry: Entry) -> Iterator[Sight]:
-    yield from sheets.look(file.read(entry, MAX_STREAM), file.meter)
+    stream = file.read(entry, MAX_STREAM)
+    sights = list(sheets.look(stream, file.meter))
+    if any(sight.code == "encrypted" for sight in sights) and (opened := locked.workbook(stream, file.meter)):
+        yield from _unlocked(opened)
+        sights = list(sheets.look(opened.octets, file.meter))
+    yield from sights
+
+
+def _package(file: Compound, entry: Entry) -> Seen:
+    """A document of today under a password ([MS-OFFCRYPTO] 2.3.4)."""
+    infos = (file.read(one, MAX_INFO) for one in file.streams() if one.name.lower() == "encryptioninfo")
+    if opened := locked.package(next(infos, b""), file.read(entry, MAX_STREAM), file.meter):
+        yield from _unlocked(opened)
+        yield Inner(opened.octets)
+    else:
+        yield Sight("encrypted", "has a password")
+
+
+def _unlocked(opened: locked.Opened) -> Iterator[Sight]:
+    if opened.in_mail:
+        yield Sight("password_in_mail", "opens with a password that stands in the mail")
 
 
 def _native(file: Compound, entry: Entry) -> Iterator[Inner]:
@@ -286,6 +307,7 @@ _READERS = {
     "worddocument": _word,
     "workbook": _sheets,
     "book": _sheets,
+    "encryptedpackage": _package,
     "powerpoint document": _slides,
     "\1ole10native": _native,
     "equation native": _equation,

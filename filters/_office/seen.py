@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -35,12 +35,19 @@ Seen = Iterator[Sight | Inner]
 
 
 class Meter:
-    """How many more octets and files may be looked at, and in how many steps; one for all documents of a mail."""
+    """How many more octets and files may be looked at, and in how many steps; one for all documents of a mail.
 
-    def __init__(self, octets: int, files: int, steps: int) -> None:
+    Of locked ones besides: the *words* of the mail that may be passwords, and how many rounds of hashing may be spent.
+    """
+
+    def __init__(
+        self, octets: int, files: int, steps: int, rounds: int = 0, words: Callable[[], Sequence[bytes]] = tuple
+    ) -> None:
         self._octets = octets
         self._files = files
         self._steps = steps
+        self._rounds = rounds
+        self.words = words
 
     def octets(self, count: int) -> None:
         """Count *count* octets; `Exhausted` where they are too many."""
@@ -59,6 +66,13 @@ class Meter:
         self._steps -= count
         if self._steps < 0:
             raise Exhausted("takes longer to read than is spent on one mail")
+
+    def rounds(self, count: int) -> bool:
+        """Whether *count* rounds of hashing, each some microsecond, may still be spent; then they are."""
+        if not 0 <= count <= self._rounds:
+            return False
+        self._rounds -= count
+        return True
 
 
 def shown(text: str) -> str:

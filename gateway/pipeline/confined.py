@@ -19,6 +19,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -306,7 +307,8 @@ def scan(mail: Mail, fd: int, task: Task, luggage: Luggage | None = None) -> Sca
             content = replace(content, report=_report(data, content, task.limits))
         if mail.session.direction is Direction.INBOUND:
             content = _with_signatures(content, data, task.limits)
-        found = think(replace(mail, content=content), task.policies)
+        grown = partial(parser.grown, limits=task.limits, tray=TRAY)
+        content, found = think(replace(mail, content=content), task.policies, grown)
         if luggage is not None:
             content = _packed(content, luggage)
         TRAY.clear()

@@ -90,14 +90,34 @@ def _gather(walk: _Walk, header: Header) -> str:
     try:
         walk.entity(header, 0, len(walk.data), "", 0)
         walk.compare()
-        found.archives.unlock(
-            [decode_words(header.first("subject")), *(part.text for part in found.parts if part.text)]
-        )
+        found.tray.texts = [
+            decode_words(header.first("subject")),
+            *(part.text for part in found.parts if part.text),
+        ]
+        found.archives.unlock(found.tray.texts)
     except Unscannable as error:
         return str(error)
     except RecursionError:
         return "parts are nested too deeply"
     return ""
+
+
+def grown(content: Content, limits: Limits, tray: Tray) -> Content:
+    """*content* with the files that filters have found in its parts since, and with what those hold in turn."""
+    if not (taken := tray.taken()):
+        return content
+    found = Gathered(limits, tray, _message)
+    why = content.unscannable
+    try:
+        for path, name, octets in taken:
+            found.file(name, octets, path.partition("/")[0])
+        found.archives.unlock(tray.texts)
+    except Unscannable as error:
+        why = why or str(error)
+    except RecursionError:
+        why = why or "parts are nested too deeply"
+    ambiguities = tuple(dict.fromkeys((*content.ambiguities, *found.ambiguities)))
+    return replace(content, parts=(*content.parts, *found.parts), ambiguities=ambiguities, unscannable=why)
 
 
 def prepare() -> None:

@@ -7,11 +7,12 @@ here waits: what asks the world is `inspect.py`, which the confined child does n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
 from gateway import events
-from gateway.model import ERROR, Finding, Found, Mail, PureFilter, Result, Temporary
+from gateway.model import ERROR, Content, Finding, Found, Mail, PureFilter, Result, Temporary
 from gateway.pipeline.policy import Policy, Waves
 
 MAX_FINDINGS = 20
@@ -21,14 +22,19 @@ The last of them then says how many more there are. It names no part: a policy t
 rest for harmless, and holds what it cannot cut out."""
 
 
-def think(mail: Mail, policies: Waves) -> Found:
-    """Return what the pure filters among *policies* find. The parser has run before."""
+def think(mail: Mail, policies: Waves, grown: Callable[[Content], Content]) -> tuple[Content, Found]:
+    """What the pure filters among *policies* find, and the content as it is afterwards. The parser has run before.
+
+    *grown* adds the files that filters have found in parts: those that come later see them.
+    """
     found: dict[str, Sequence[Finding]] = {}
     for wave in policies:
         for policy in wave:
             if findings := _think(policy, partial(cast("PureFilter", policy.filter).check, mail, found), mail):
                 found[policy.name] = findings
-    return found
+        if (content := grown(mail.content)) is not mail.content:
+            mail = replace(mail, content=content)
+    return mail.content, found
 
 
 def _think(policy: Policy, check: Callable[[], Sequence[Finding]], mail: Mail) -> Sequence[Finding]:

@@ -5,9 +5,11 @@ The rule: nothing is decoded before somebody asks, and what was decoded last is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from gateway.model import Part
+from gateway.pipeline.passwords import candidates
 
 Source = Callable[[int], bytes]
 """Gives at most so many octets."""
@@ -15,6 +17,14 @@ Source = Callable[[int], bytes]
 
 class Unscannable(Exception):
     """A limit of the parser is exceeded. The text says which, in our words."""
+
+
+class Taken(NamedTuple):
+    """A file that a filter found inside the part at `path`."""
+
+    path: str
+    name: str
+    octets: bytes
 
 
 class Tray:
@@ -25,6 +35,9 @@ class Tray:
         self._names: dict[str, int] = {}
         self.unseen: list[str] = []
         """Paths of the parts that a scanner would not see in the message as it is, in order, each once."""
+        self.texts: Sequence[str] = ()
+        """Where people would look for a password: subject and bodies."""
+        self._taken: list[Taken] = []
         self._last: tuple[str, int, bytes] = ("", 0, b"")
 
     def free(self, path: str) -> str:
@@ -56,9 +69,24 @@ class Tray:
             self._last = part.path, most, octets
         return octets[:most]
 
+    def words(self) -> Sequence[bytes]:
+        """Words of the mail that may be a password, the likely ones first."""
+        return candidates(self.texts)
+
+    def add(self, part: Part, name: str, octets: bytes) -> None:
+        """A file that was found inside *part*; whoever walks the mail fetches it by `taken`."""
+        self._taken.append(Taken(part.path, name, octets))
+
+    def taken(self) -> Sequence[Taken]:
+        """What was added since this was asked last."""
+        taken, self._taken = self._taken, []
+        return taken
+
     def clear(self) -> None:
         """Forget the mail."""
         self._sources.clear()
         self._names.clear()
         self.unseen.clear()
+        self.texts = ()
+        self._taken.clear()
         self._last = ("", 0, b"")

@@ -21,6 +21,7 @@ from gateway.pipeline.content import parse
 from gateway.pipeline.sniff import PREFIX, sniff
 from gateway.pipeline.tray import Tray
 from gateway.stages import Content as Limits
+from tests.laid import Laid
 
 POLICY = Path(__file__).parents[2] / "policies" / "html.toml"
 CASES = tomllib.loads((Path(__file__).parent / "html" / "cases.toml").read_text("utf-8"))["case"]
@@ -75,16 +76,6 @@ FILLED = {
     "names": "".join(f"var _0x{number:04x}=_0x{number + 1:04x}(1);" for number in range(0x1000, 0x1020)),
     "brackets": "[][(![]+[])]" * 40,
 }
-
-
-class Laid:
-    """What parts hold, by their paths."""
-
-    def __init__(self, octets: dict[str, bytes]) -> None:
-        self._octets = octets
-
-    def of(self, part: Part, most: int) -> bytes:
-        return self._octets.get(part.path, b"")[:most]
 
 
 def check(*files: tuple[Part, bytes], settings: Settings | None = None) -> Sequence[Finding]:

@@ -6,7 +6,6 @@ import ipaddress
 import struct
 import time
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from PIL import Image, ImageOps
 from filters import images
 from filters.images import Filter, Settings
 from gateway.model import Content, Finding, Mail, Part, Session
+from tests.laid import Laid
 
 URL = "https://login.example/?id=1"
 MB = 1 << 20
@@ -28,20 +28,10 @@ def _prepared():
     images.prepare()
 
 
-class Given:
-    """The payloads of parts, by their paths."""
-
-    def __init__(self, octets: Sequence[bytes]) -> None:
-        self.octets = octets
-
-    def of(self, part: Part, most: int) -> bytes:
-        return self.octets[int(part.path)][:most]
-
-
 def check(*octets: bytes, settings: Settings | None = None, sniffed: str = "image/png") -> list[Finding]:
     parts = [Part(str(n), "image/png", "a.png", sniffed, len(one) * 4 // 3) for n, one in enumerate(octets)]
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=tuple(parts)))
-    found = list(Filter(settings or Settings(), Given(octets)).check(mail, {}))
+    found = list(Filter(settings or Settings(), Laid({str(n): one for n, one in enumerate(octets)})).check(mail, {}))
     assert {finding.code for finding in found} <= Filter.codes
     return found
 
@@ -224,7 +214,7 @@ def test_when_the_time_is_over_the_rest_is_told(monkeypatch):
 @pytest.mark.parametrize("wrong", [{"images": 0}, {"size": 0}, {"pixels": 0}])
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError):
-        Filter(Settings(**wrong), Given([]))
+        Filter(Settings(**wrong), Laid({}))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -18,28 +18,21 @@ from filters._office.seen import Unreadable
 from filters.macros import Filter, Settings
 from gateway.model import Content, Finding, Mail, Part, Session
 from gateway.pipeline.sniff import sniff
-from tests import office
+from tests import locked, office
 from tests.documents import HOSTILE, SAMPLES, Sample
+from tests.laid import Laid
 
 POLICY = Path(__file__).parents[2] / "policies" / "macros.toml"
 CPU = 2.0
 """Seconds that a mail may cost in all (content.toml). On a machine that does nothing else, none of these costs 0.6."""
 
 
-class Laid:
-    """What parts hold, by their paths."""
-
-    def __init__(self, octets: dict[str, bytes]) -> None:
-        self._octets = octets
-
-    def of(self, part: Part, most: int) -> bytes:
-        return self._octets.get(part.path, b"")[:most]
-
-
-def check(*files: tuple[Part, bytes], settings: Settings | None = None) -> Sequence[Finding]:
+def check(
+    *files: tuple[Part, bytes], settings: Settings | None = None, words: Sequence[bytes] = ()
+) -> Sequence[Finding]:
     parts = tuple(part for part, _ in files)
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
-    payloads = Laid({part.path: octets for part, octets in files})
+    payloads = Laid({part.path: octets for part, octets in files}, words)
     found = Filter(settings or Settings(), payloads).check(mail, {})
     assert {finding.code for finding in found} <= Filter.codes
     assert all(finding.part in {part.path for part in parts} for finding in found)
@@ -87,7 +80,31 @@ def test_first_octets_count_whatever_the_name_says(sample: Sample) -> None:
 
 
 def test_every_code_is_in_the_collection() -> None:
-    assert {code for sample in SAMPLES.values() for code in sample.codes} == Filter.codes
+    assert {code for sample in SAMPLES.values() for code in sample.codes} == Filter.codes - {"password_in_mail"}
+
+
+@pytest.mark.parametrize("title", ["a docx with a password", "an xls with a password"])
+def test_a_password_that_stands_in_the_mail_opens_the_document(title: str) -> None:
+    sample = SAMPLES[title]
+    found = [finding.code for finding in check(attached(sample.name, sample.octets), words=[b"Dear", b"Sesame-4711"])]
+    assert found in (["password_in_mail", "macro_auto"], ["password_in_mail", "xlm"])
+
+
+def test_passwords_are_tried_as_long_as_there_is_time() -> None:
+    dear = locked.agile(b"", "Sesame-4711", spins=99_999)
+    began = time.process_time()
+    words = [b"wrong"] * 49 + [b"Sesame-4711"]
+    assert [finding.code for finding in check(attached("a.docx", dear), words=words)] == ["encrypted"]
+    assert time.process_time() - began < CPU
+
+
+@given(st.sampled_from([t for t in SAMPLES if "encrypted" in t or "masked" in t]), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_lock_that_is_broken_is_a_finding_or_nothing(title: str, data: st.DataObject) -> None:
+    octets = bytearray(SAMPLES[title].octets)
+    for _ in range(data.draw(st.integers(1, 6))):
+        octets[data.draw(st.integers(512, len(octets) - 1))] = data.draw(st.integers(0, 255))
+    check(attached("a.xls", bytes(octets)))
 
 
 def test_the_sentence_names_the_file_what_runs_and_what_that_calls() -> None:
@@ -124,7 +141,7 @@ def test_the_declared_type_says_how_a_name_without_suffix_is_opened() -> None:
 
 
 def test_a_mail_without_documents_asks_for_nothing() -> None:
-    class Never:
+    class Never(Laid):
         def of(self, part: Part, most: int) -> bytes:
             raise AssertionError
 
@@ -134,7 +151,7 @@ def test_a_mail_without_documents_asks_for_nothing() -> None:
         Part("3", "text/html"),
     )
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
-    assert Filter(Settings(), Never()).check(mail, {}) == []
+    assert Filter(Settings(), Never({})).check(mail, {}) == []
 
 
 def test_what_cannot_be_read_is_never_clean() -> None:

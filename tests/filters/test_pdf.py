@@ -5,7 +5,6 @@ import ipaddress
 import time
 import tomllib
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,11 @@ from hypothesis import strategies as st
 
 from filters.pdf import Filter, Settings
 from gateway.model import Content, Finding, Mail, Part, Session
+from tests.laid import Laid
 
 MB = 1 << 20
 LAUNCH = b"<</S/Launch/F(calc.exe)>>"
 SCRIPT = b"<</S/JavaScript/JS(app.alert\\(1\\))>>"
-
-
-class Given:
-    """The payloads of parts, by their paths."""
-
-    def __init__(self, octets: Sequence[bytes]) -> None:
-        self.octets = octets
-
-    def of(self, part: Part, most: int) -> bytes:
-        return self.octets[int(part.path)][:most]
 
 
 def check(*octets: bytes, settings: Settings | None = None, name: str = "a.pdf") -> list[Finding]:
@@ -35,7 +25,7 @@ def check(*octets: bytes, settings: Settings | None = None, name: str = "a.pdf")
         Part(str(n), "application/pdf", name, "application/pdf", len(one) * 4 // 3) for n, one in enumerate(octets)
     ]
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=tuple(parts)))
-    found = list(Filter(settings or Settings(), Given(octets)).check(mail, {}))
+    found = list(Filter(settings or Settings(), Laid({str(n): one for n, one in enumerate(octets)})).check(mail, {}))
     assert {finding.code for finding in found} <= Filter.codes
     return found
 
@@ -141,7 +131,7 @@ def test_what_is_no_pdf_is_left_to_others():
 def test_only_pdfs_are_read():
     part = Part("0", "image/png", "a.png", "image/png", 10)
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=(part,)))
-    assert Filter(Settings(), Given([pdf(SCRIPT)])).check(mail, {}) == []
+    assert Filter(Settings(), Laid({"0": pdf(SCRIPT)})).check(mail, {}) == []
 
 
 def test_an_update_does_not_hide_what_stood_there_before():
@@ -340,7 +330,7 @@ def test_a_file_too_large_is_unreadable_and_read_as_far_as_may_be():
 def test_a_file_that_cannot_be_decoded_is_unreadable():
     part = Part("0", "application/pdf", "a.pdf", "", 10)
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=(part,)))
-    assert [one.code for one in Filter(Settings(), Given([b""])).check(mail, {})] == ["unreadable"]
+    assert [one.code for one in Filter(Settings(), Laid({"0": b""})).check(mail, {})] == ["unreadable"]
 
 
 def test_all_files_together_may_have_so_many_octets():
@@ -358,7 +348,7 @@ def test_more_files_than_are_read_are_unreadable():
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError):
-        Filter(Settings(**wrong), Given([]))
+        Filter(Settings(**wrong), Laid({}))
 
 
 MADE_BY_OTHERS = Path(__file__).parent / "pdfs"

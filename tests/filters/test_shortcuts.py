@@ -18,6 +18,7 @@ from filters._shortcuts import link
 from filters.shortcuts import Filter, Settings
 from gateway.model import Content, Finding, Mail, Part, Session
 from gateway.pipeline.sniff import PREFIX, sniff
+from tests.laid import Laid
 
 POLICY = Path(__file__).parents[2] / "policies" / "shortcuts.toml"
 CASES = tomllib.loads((Path(__file__).parent / "shortcuts" / "cases.toml").read_text("utf-8"))["case"]
@@ -29,16 +30,6 @@ FILLED = {
     "@exe64@": PROGRAM,
     "@exefolded@": "\r\n ".join(PROGRAM[at : at + 60] for at in range(0, len(PROGRAM), 60)),
 }
-
-
-class Laid:
-    """What parts hold, by their paths."""
-
-    def __init__(self, octets: dict[str, bytes]) -> None:
-        self._octets = octets
-
-    def of(self, part: Part, most: int) -> bytes:
-        return self._octets.get(part.path, b"")[:most]
 
 
 def check(*files: tuple[Part, bytes], settings: Settings | None = None) -> Sequence[Finding]:

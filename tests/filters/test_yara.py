@@ -15,6 +15,7 @@ from gateway.pipeline import policy
 from gateway.pipeline.intake import Intake
 from gateway.pipeline.sandbox import Answer, Sandbox
 from gateway.toml import FaultyFiles
+from tests.laid import Laid
 
 RULES = """
 private rule hidden { condition: true }
@@ -22,16 +23,6 @@ rule Marker { strings: $a = "harmless marker" condition: $a and hidden }
 rule Doubt : suspicious { strings: $a = /dou[bt]{2}/ condition: $a }
 """
 """Rules that find what the tests write."""
-
-
-class Laid:
-    """What parts hold, by their paths."""
-
-    def __init__(self, **parts: bytes) -> None:
-        self.parts = parts
-
-    def of(self, part: Part, most: int) -> bytes:
-        return self.parts.get(part.path, b"")[:most]
 
 
 @pytest.fixture
@@ -46,7 +37,7 @@ def mail(**parts: bytes) -> Mail:
 
 
 def found(folder: Path, part_size: int = 1000, **parts: bytes) -> list[tuple[str, str]]:
-    filter_ = Filter(Settings(str(folder), part_size), Laid(**parts))
+    filter_ = Filter(Settings(str(folder), part_size), Laid(parts))
     return [(finding.code, finding.part) for finding in filter_.check(mail(**parts), {})]
 
 
@@ -59,7 +50,7 @@ def test_a_rule_that_matches_names_the_part_and_a_tag_makes_it_a_doubt(folder: P
 
 
 def test_the_finding_names_the_rule_and_its_file(folder: Path) -> None:
-    (finding,) = Filter(Settings(str(folder)), Laid(a=b"harmless marker")).check(mail(a=b""), {})
+    (finding,) = Filter(Settings(str(folder)), Laid({"a": b"harmless marker"})).check(mail(a=b""), {})
     assert finding.detail == "the rule Marker of own.yar matches"
 
 

@@ -16,6 +16,12 @@ WORDS = {
 }
 """Our codes in its words; the others are called the same."""
 
+OPENED = (
+    *("an encrypted docx that opens", "an encrypted xlsm with SHA-1", "an encrypted docm of Office 2007"),
+    *("an encrypted pptm that opens", "an encrypted macro sheet", "an encrypted macro sheet of Excel 2003"),
+    *("an encrypted macro sheet with a short key", "a masked macro sheet", "DDE in an encrypted xls"),
+    *("an encrypted docx that is none", "an honest docx that opens"),
+)
 ONLY_THEY = {
     "a button that starts a program": "somebody has to click: that is macro_suspicious, and no auto-run",
     "AutoOpen in a comment": "a comment runs nothing",
@@ -23,6 +29,7 @@ ONLY_THEY = {
     "a link to another workbook": "it takes the separators of a path for those of DDE",
     "a template in the own network": "what lies in the own network is not fetched from afar",
     "a template on the own disk": "neither is what lies on the own disk",
+    **dict.fromkeys(OPENED, "we look into what Office opens without asking"),
 }
 
 ONLY_WE = {
@@ -31,6 +38,7 @@ ONLY_WE = {
         *("macros in slides", "macros in slides, not packed", "macros in a web archive", "macros in Word 2003 XML"),
         *("macros in an ActiveMime blob", "macros in a mail that is attached", "macros in a document in rich text"),
     ),
+    "it does not look into what is encrypted": OPENED[:-2],
     "it asks for VBA alone": ("a ribbon that runs a macro", "a Basic module", "an event of an ODF document"),
     "it wants a workbook that is whole to find Excel 4 macros": (
         *("a macro sheet", "a macro sheet that is very hidden", "a macro sheet that says that it is none"),

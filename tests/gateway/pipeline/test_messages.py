@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.model import Content, Mail, Part, Session
-from gateway.pipeline.content import parse
+from gateway.pipeline.content import grown, parse
 from gateway.pipeline.policy import Policies, Policy, build_settings, load, made_pure, waves
 from gateway.pipeline.think import think
 from gateway.pipeline.tray import Tray
@@ -38,7 +38,8 @@ def test_a_mail_is_seen_as_it_has_to_be(name: str, shipped: Policies) -> None:
     tray = Tray()
     content = parse((MESSAGES / f"{name}.eml").read_bytes(), shipped.stages.content.settings, tray)
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=content)
-    found = think(mail, waves(looking_into(tray, policy) for policy in shipped.pure))
+    asked = waves(looking_into(tray, policy) for policy in shipped.pure)
+    content, found = think(mail, asked, lambda content: grown(content, shipped.stages.content.settings, tray))
     codes = {filter_: sorted(f.code for f in findings) for filter_, findings in found.items()}
     expected = tomllib.loads((MESSAGES / f"{name}.toml").read_text("utf-8"))
     wrong = differences(expected, content, codes)

@@ -6,7 +6,7 @@ import sys
 from ipaddress import ip_address
 from types import SimpleNamespace
 
-from gateway.model import Finding, Mail, Session, Stage
+from gateway.model import Content, Finding, Mail, Part, Session, Stage
 from gateway.pipeline import think
 from gateway.pipeline.policy import Policy
 
@@ -18,6 +18,10 @@ def pure(name, answer):
     return Policy(name, f"{name}.toml", filter_, 1.0, (), pure=True)
 
 
+def asked(*policies):
+    return think.think(MAIL, (policies,), lambda content: content)[1]
+
+
 def test_a_pure_filter_that_raises_is_its_finding_error_and_the_others_are_asked():
     def bad(mail, found):
         raise KeyError("x")
@@ -25,14 +29,23 @@ def test_a_pure_filter_that_raises_is_its_finding_error_and_the_others_are_asked
     def good(mail, found):
         return [Finding("seen")]
 
-    found = think.think(MAIL, ((pure("bad", bad), pure("good", good)),))
+    found = asked(pure("bad", bad), pure("good", good))
     assert found["bad"] == [Finding("error", "KeyError in filters/bad.py")]
     assert found["good"] == [Finding("seen")]
 
 
 def test_no_answer_at_all_is_not_taken_for_nothing_found():
-    found = think.think(MAIL, ((pure("silent", lambda _mail, _found: None),),))
+    found = asked(pure("silent", lambda _mail, _found: None))
     assert found["silent"] == [Finding("error", "TypeError in filters/silent.py")]
+
+
+def test_a_file_that_a_filter_found_is_seen_by_those_that_come_later():
+    seen = []
+    waves = tuple((pure(name, lambda mail, _found: seen.append(len(mail.content.parts)) or []),) for name in "ab")
+    grown = Content(parts=(Part("1"), Part("1/a.exe")))
+    content, _ = think.think(MAIL, waves, lambda _content: grown)
+    assert seen == [0, 2]
+    assert content is grown
 
 
 def test_confined_workers_load_no_store_no_ciphers_and_none_who_ask_the_world():

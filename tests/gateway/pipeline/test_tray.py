@@ -1,10 +1,15 @@
 """The tray: decoded when asked, and as far as asked."""
 
-from gateway.model import Part
-from gateway.pipeline.content import parse
-from gateway.pipeline.tray import Tray
-from gateway.stages import Content
+import io
+import zipfile
+from collections.abc import Mapping
 
+from gateway.model import Content, Part
+from gateway.pipeline.content import grown, parse
+from gateway.pipeline.tray import Tray
+from gateway.stages import Content as Policy
+
+LIMITS = Policy.Settings()
 MAIL = (
     b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
     b"--b\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n"
@@ -14,7 +19,15 @@ MAIL = (
 
 def laid_out() -> tuple[Tray, tuple[Part, ...]]:
     tray = Tray()
-    return tray, parse(MAIL, Content.Settings(), tray).parts
+    return tray, parse(MAIL, LIMITS, tray).parts
+
+
+def packed(files: Mapping[str, bytes]) -> bytes:
+    octets = io.BytesIO()
+    with zipfile.ZipFile(octets, "w") as archive:
+        for name, file in files.items():
+            archive.writestr(name, file)
+    return octets.getvalue()
 
 
 def test_parts_are_read_decoded():
@@ -59,3 +72,28 @@ def test_what_no_scanner_would_see_is_named_once_and_in_order():
     assert tray.unseen == ["2", "3"]
     tray.clear()
     assert tray.unseen == []
+
+
+def test_a_file_that_was_found_in_a_part_is_a_part_with_what_it_holds_and_scanners_get_it():
+    tray, parts = laid_out()
+    content = Content(parts=parts)
+    tray.add(parts[1], "a.zip", packed({"b.txt": b"harmless"}))
+    after = grown(content, LIMITS, tray)
+    assert [part.path for part in after.parts] == ["1", "2", "2/a.zip", "2/a.zip/b.txt"]
+    assert tray.unseen == ["2/a.zip"]
+    assert tray.of(after.parts[3], 100) == b"harmless"
+    assert grown(after, LIMITS, tray) is after
+
+
+def test_files_that_exceed_a_limit_make_the_mail_unscannable():
+    tray, parts = laid_out()
+    tray.add(parts[0], "a", bytes(LIMITS.archive_size + 1))
+    assert "more than" in grown(Content(parts=parts), LIMITS, tray).unscannable
+
+
+def test_words_that_may_be_a_password_are_those_of_the_mail():
+    tray = Tray()
+    parse(b"Subject: Your file\r\n\r\nThe password is Sesame\r\n", LIMITS, tray)
+    assert tray.words()[0] == b"Sesame"
+    tray.clear()
+    assert tray.words() == []
