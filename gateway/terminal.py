@@ -11,7 +11,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -52,12 +52,13 @@ def complain(*words: object) -> None:
     _console(error=True).print(text(" ".join(map(str, words)), "red"), soft_wrap=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table; the last column takes the room that is left."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], whole: Collection[str] = ()) -> None:
+    """A table; the last column takes the room that is left. What stands in the columns *whole* is never broken."""
     heading = text(title, "bold") if title else None
-    made = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
-        made.add_column(text(column), overflow="fold", no_wrap=False, ratio=1 if number == len(columns) - 1 else None)
+        last = number == len(columns) - 1
+        made.add_column(text(column), overflow="fold", no_wrap=column in whole, ratio=1 if last else None)
     for row in rows:
         made.add_row(*(one if isinstance(one, Text) else text(one) for one in row))
     _console().print(made)

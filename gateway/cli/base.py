@@ -140,7 +140,9 @@ def ask(question: str, *, yes: bool) -> None:
         raise typer.Exit(REFUSED)
 
 
-def report(done: Mapping[int, bool], well: str, badly: str, *, json: bool, count: int | None = None) -> None:
+def report(
+    done: Mapping[int, bool] | Mapping[int | str, bool], well: str, badly: str, *, json: bool, count: int | None = None
+) -> None:
     """Say for each delivery what happened to it; exit 1 when one was refused."""
     if json:
         terminal.as_json(

@@ -10,12 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import terminal
+from gateway import routes, terminal, toml, welcome
 from gateway.cli.base import CODES, Json, Limit, reading, word
-from gateway.model import Action, Delivery, Permanent, State, Verdict
+from gateway.model import Action, Delivery, Permanent, Reason, State, Verdict
+from gateway.pipeline import explain, policy
 from gateway.store import tracking
 
 app = typer.Typer()
+
+EXCEPTIONS = "an exception there lets them through (docs/verdicts.md says how)"
 
 
 @app.command(epilog=CODES)
@@ -29,14 +32,20 @@ def track(
     until: Annotated[str, typer.Option(help="Received before, written alike.")] = "",
     state: Annotated[State | None, typer.Option(help="What has become of it.")] = None,
     action: Annotated[Action | None, typer.Option(help="What the verdict was.")] = None,
+    code: Annotated[
+        str,
+        typer.Option(help="What was found, as macros.dde or dmarc/fail_reject; macros: anything that macros finds."),
+    ] = "",
+    from_domain: Annotated[str, typer.Option(help="A domain that From: shows, or one above it.")] = "",
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
     """Find messages, newest first; with an ID, show one mail's whole life.
 
-    Examples: gatepost track --from boss@ --since 2h · gatepost track --action reject --json · gatepost track ID
+    Examples: gatepost track --from boss@ --since 2h · gatepost track --code macros.dde --json · gatepost track ID
     """
     filters: dict[str, Any] = {"sender": sender, "recipient": to, "subject": subject, "state": state, "action": action}
+    filters |= {"finding": _finding(code), "from_domain": routes.normal(from_domain.lstrip("@"))}
     now = time.time()
     filters |= {"since": _moment(since, now), "until": _moment(until, now)}
     with reading(ctx) as conn:
@@ -47,12 +56,30 @@ def track(
     elif json:
         terminal.as_json(found)
     else:
-        terminal.table("", ("received", "id", "from", "to", "action", "state", "subject"), map(_tracked_row, found))
+        columns = ("received", "id", "from and to", "verdict", "state", "subject")
+        terminal.table("", columns, map(_tracked_row, found), whole=("id", "verdict", "state"))
 
 
 def _tracked_row(row: tracking.Tracked) -> tuple[object, ...]:
     came = terminal.moment(row.received_at)
-    return came, row.message_id, row.sender or "<>", row.recipient, word(row.action), row.state.value, row.subject
+    return came, row.message_id, from_and_to(row), word(row.action), row.state.value, row.subject
+
+
+def from_and_to(row: tracking.Tracked) -> str:
+    """Both in one column: in a narrow terminal neither would have room for itself."""
+    return f"{row.sender or '<>'} → {row.recipient}"
+
+
+def _finding(written: str) -> tuple[str, str] | None:
+    """Filter and code as policies, log and replies write them; a code that no filter can find is a wrong call."""
+    if not written:
+        return None
+    name, _, code = written.replace("/", ".").partition(".")
+    if name not in policy.names():
+        raise typer.BadParameter(f"no filter is called {name}: {toml.suggestion(name, policy.names())}")
+    if code and code not in policy.codes(name):
+        raise typer.BadParameter(f"{name} finds no {code}: {toml.suggestion(code, policy.codes(name))}")
+    return name, code
 
 
 def _moment(written: str, now: float) -> float | None:
@@ -116,9 +143,28 @@ def _show_fate(delivery: Delivery, verdict: Verdict) -> None:
             ("last reply", delivery.last_reply),
         ]
     )
-    rows = [(r.filter, r.finding.code, _effect(r.effect), r.finding.detail) for r in verdict.reasons]
+    if delivery.state is State.HELD:
+        _show_ways(delivery.id, verdict)
+    show_reasons(verdict.reasons)
+
+
+def _show_ways(number: int, verdict: Verdict) -> None:
+    """What can be done about held mail, as it is typed."""
+    files = dict.fromkeys(f"{one.filter}.toml" for one in verdict.reasons if one.effect is verdict.action)
+    terminal.facts(
+        [
+            ("to deliver it", f"{welcome.command()} quarantine release {number}"),
+            ("to drop it", f"{welcome.command()} quarantine drop {number}"),
+            ("others like it", f"see {' and '.join(files) or 'score.toml'}: {EXCEPTIONS}"),
+        ]
+    )
+
+
+def show_reasons(reasons: Sequence[Reason]) -> None:
+    """What was found, and what each finding leads to."""
+    rows = [(r.filter, r.finding.code, _effect(r.effect), explain.about(r.finding)) for r in reasons]
     if rows:
-        terminal.table("", ("filter", "finding", "leads to", "about"), rows)
+        terminal.table("", ("filter", "finding", "leads to", "about"), rows, whole=("filter", "leads to"))
 
 
 def _effect(effect: Action | float) -> str:

@@ -16,8 +16,9 @@ import typer
 
 from gateway import config, roles, send, terminal, tls, welcome
 from gateway.cli.base import CODES, DONE, REFUSED, UNREACHABLE, Json, wiring_of, word
+from gateway.cli.lives import show_reasons
 from gateway.config import Config, Listener
-from gateway.model import Action, Direction, Envelope, Finding, ListenerKind, Recipient, Session
+from gateway.model import Action, Direction, Envelope, ListenerKind, Recipient, Session
 from gateway.pipeline.outcome import Explained, Kind
 from gateway.smtp.address import rcpt
 from gateway.smtp.replies import ProtocolError
@@ -199,14 +200,9 @@ def _code_of(actions: Sequence[Action]) -> int:
 
 
 def _show_explained(explained: Explained) -> None:
-    findings = ((name, one) for name, ones in explained.found.items() for one in ones)
-    terminal.table("Findings", ("filter", "finding", "about"), (_finding_row(*pair) for pair in findings))
-    verdicts = [(to, word(one.action), f"{one.score:.1f}", one.sentence) for to, one in explained.verdicts.items()]
-    terminal.table("Verdicts", ("recipient", "action", "score", "why"), verdicts)
+    for to, verdict in explained.verdicts.items():
+        score = f"{verdict.score:.1f}"
+        terminal.facts([("to", to), ("verdict", word(verdict.action)), ("score", score), ("why", verdict.sentence)])
+        show_reasons(verdict.reasons)
     for to, kind in explained.refused.items():
         terminal.say(f"{to} would be refused at RCPT TO: {_REFUSED[kind]}", style="bold")
-
-
-def _finding_row(name: str, finding: Finding) -> tuple[str, str, str]:
-    about = ", ".join(filter(None, (finding.detail, finding.part and f"part {finding.part}")))
-    return name, finding.code, about

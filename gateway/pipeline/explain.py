@@ -80,17 +80,18 @@ def _clause(alike: Sequence[Reason]) -> str:
     """What one filter says, once, however often it found that."""
     first = alike[0]
     verb = "could not tell" if first.finding.code == ERROR else f"says {first.finding.code}"
-    about = _some(list(dict.fromkeys(filter(None, (_about(reason.finding) for reason in alike)))))
+    told = _some(list(dict.fromkeys(filter(None, (about(reason.finding) for reason in alike)))))
     points = "" if isinstance(first.effect, Action) else f" {sum(map(_points, alike)):+.1f}"
-    return f"{first.filter} {verb}{points}{f' ({about})' if about else ''}"
+    return f"{first.filter} {verb}{points}{f' ({told})' if told else ''}"
 
 
-def _about(finding: Finding) -> str:
-    return ", ".join(filter(None, (finding.detail, where(finding))))
+def about(finding: Finding) -> str:
+    """What was found, and where: "invoice.exe, part 2"."""
+    return ", ".join(filter(None, (finding.detail, _where(finding))))
 
 
-def where(finding: Finding) -> str:
-    """In which part it was found, for people: "part 2/a.exe"; empty where it is about the whole mail."""
+def _where(finding: Finding) -> str:
+    """In which part it was found, for people; empty where it is about the whole mail."""
     path = finding.part.rstrip("/")  # a file in an archive or a page may be without a name
     return _VIEWS.get(path.partition("/")[0], f"part {path}" if path else "")
 

@@ -261,6 +261,17 @@ def _unknown_words(module: Any, table: Mapping[str, Any], path: Path, text: str)
             yield Fault(str(path), line, f"{place}.{word}", _UNKNOWN[place], cure)
 
 
+def names() -> tuple[str, ...]:
+    """All whose findings a policy file decides: every filter, and `CONTENT`."""
+    return (*sorted(p.stem for p in (Path(__file__).parents[2] / "filters").glob("[a-z]*.py")), CONTENT)
+
+
+def codes(name: str) -> frozenset[str]:
+    """All that *name*, one of `names`, can find, and `ERROR`."""
+    found = CONTENT_CODES if name == CONTENT else importlib.import_module(f"filters.{name}").Filter.codes
+    return found | {ERROR}
+
+
 def made_pure(module: Any, settings: Any, payloads: Payloads) -> Any:
     """The pure filter of *module*; one that looks into parts gets *payloads*."""
     looks_in = len(inspect.signature(module.Filter).parameters) == 2
@@ -275,9 +286,8 @@ def _demand_no_timeout(table: Mapping[str, Any], path: Path, text: str) -> None:
 
 
 def _module(name: str, path: Path) -> Any:
-    known = sorted(p.stem for p in (Path(__file__).parents[2] / "filters").glob("[a-z]*.py"))
-    if name not in known:
-        cure = toml.suggestion(name, [*known, *STAGE_FILES, CONTENT])
+    if name not in names():
+        cure = toml.suggestion(name, [*names(), *STAGE_FILES])
         raise FaultyFiles([Fault(str(path), 0, "", f"there is no filter and no stage named {name}", cure)])
     return importlib.import_module(f"filters.{name}")
 

@@ -25,6 +25,12 @@ def show(conn: Connection, delivery_id: int) -> tracking.Life | None:
     return tracking.life(conn, delivery.message_id) if delivery and delivery.state is State.HELD else None
 
 
+def of_mail(conn: Connection, message_id: str) -> Sequence[int]:
+    """The numbers of what is held of one mail."""
+    held = _delivery.c.message_id == message_id, _delivery.c.state == State.HELD
+    return conn.scalars(select(_delivery.c.id).where(*held).order_by(_delivery.c.id)).all()
+
+
 def release(conn: Connection, delivery_id: int, by: str, now: float | None = None) -> bool:
     """Let a held delivery go on, into its mailbox or the queue. False where it is not held (any more)."""
     delivery = queue.get(conn, delivery_id)

@@ -178,13 +178,31 @@ def test_the_quarantine_shows_why(gatepost, store):
     reason = Reason("attachments", Finding("executable", "invoice.exe", "2"), Action.QUARANTINE)
     verdict = Verdict(Action.QUARANTINE, 0.0, (reason,), "held because attachments says executable (invoice.exe)")
     _, number = keep(store, state=State.HELD, verdict=verdict)
-    assert str(number) in gatepost("quarantine", "list")[1]
+    listed = gatepost("quarantine", "list")[1]
+    assert str(number) in listed
+    assert "attachments/executable" in listed
     code, out, _ = gatepost("quarantine", "show", number)
     assert code == 0
+    assert "invoice.exe, part 2" in out
+    assert f"quarantine release {number}" in out
+    assert "attachments.toml" in out
     assert "held because attachments says executable (invoice.exe)" in out
     assert "what happened" in out.lower()
     [life] = json.loads(gatepost("quarantine", "show", number, "--json")[1])
     assert life["deliveries"][0]["verdict"]["action"] == "quarantine"
+
+
+def test_what_is_held_of_a_mail_is_named_by_its_id_as_notes_in_stripped_mail_give_it(gatepost, store):
+    (mail_id, number), (other_id, other) = keep(store, state=State.HELD), keep(store, state=State.HELD)
+    sent_id, _ = keep(store)
+    assert mail_id in gatepost("quarantine", "show", mail_id)[1]
+    code, out, err = gatepost("quarantine", "release", mail_id, sent_id)
+    assert (code, state_of(store, number), state_of(store, other)) == (cli.REFUSED, State.QUEUED, State.HELD)
+    assert f"{number} is released" in out
+    assert f"{sent_id} is not held" in err
+    assert gatepost("quarantine", "drop", other_id, "--yes")[0] == cli.DONE
+    assert state_of(store, other) is State.DROPPED
+    assert gatepost("quarantine", "show", "nonsense")[0] == cli.USAGE
 
 
 def test_what_is_not_held_cannot_be_shown_in_the_quarantine(gatepost, store):
@@ -213,6 +231,30 @@ def test_messages_are_found_by_what_is_known_of_them(gatepost, store):
     assert found("--since", "1h") == {first, second}
     assert found("--until", "1h") == set()
     assert found("--since", "2020-01-31 14:00") == {first, second}
+
+
+def test_messages_are_found_by_what_was_found_and_by_whom_they_show(gatepost, store):
+    reason = Reason("macros", Finding("dde", "a.doc"), Action.QUARANTINE)
+    bad, _ = keep(store, state=State.HELD, verdict=Verdict(Action.QUARANTINE, 0.0, (reason,), "held"))
+    shown, _ = keep(store, sender="ann@mail.shop.example")
+
+    def found(*words):
+        return {row["message_id"] for row in json.loads(gatepost("track", *words, "--json")[1])}
+
+    for written in ("macros.dde", "macros/dde", "macros"):
+        assert found("--code", written) == {bad}
+    assert found("--code", "macros.xlm") == set()
+    for written in ("shop.example", "Mail.Shop.Example", "@shop.example"):
+        assert found("--from-domain", written) == {shown}
+
+
+@pytest.mark.parametrize(
+    ("written", "cure"), [("macro.dde", "macros"), ("macros.ddee", "dde"), ("dkim.x", "known:"), ("route", "no filter")]
+)
+def test_a_finding_that_no_filter_makes_is_a_wrong_call_with_a_cure(gatepost, store, written, cure):
+    code, _, err = gatepost("track", "--code", written)
+    assert code == cli.USAGE
+    assert cure in err
 
 
 def test_the_whole_life_of_one_mail_is_shown_by_its_id_or_message_id(gatepost, store):
