@@ -1,6 +1,7 @@
 """Does a PDF of the mail do something when it is opened, or hold what nobody sees?
 
-What links lead to is handed on in facts, for filters that know addresses. Strings of encrypted files are not read.
+What links lead to is handed on in facts, for filters that know addresses. What opens without a password, or with one
+that stands in the mail, is read like all else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import urlsplit
 
+from filters import _ciphers
 from filters._pdf.lexer import Meter
 from filters._pdf.sights import Held, Link, Sight, sights
 from gateway.model import Finding, Found, Mail, Part, Payloads, Stage
@@ -69,7 +71,7 @@ class Filter:
     codes: ClassVar[frozenset[str]] = frozenset(
         {
             *("javascript", "automatic", "launch", "remote", "network_path", "embedded_program", "embedded_file"),
-            *("encrypted", "unreadable", "links"),
+            *("encrypted", "password_in_mail", "unreadable", "links"),
         }
     )
     after: ClassVar[frozenset[str]] = frozenset()
@@ -106,7 +108,7 @@ class Filter:
         if part.size and not octets:
             words["unreadable"] = {"cannot be decoded": None}
         links: dict[str, None] = {}
-        for one in sights(octets, meter):
+        for one in sights(octets, meter, self._payloads.words):
             if isinstance(one, Link):
                 if len(links) < MAX_LINKS_SEEN and (link := _cleaned(one.target)[:MAX_LINK]):
                     links[link] = None
@@ -136,6 +138,11 @@ class Filter:
         first = [link for _, link in sorted(zip(turns, links, strict=True), key=lambda pair: pair[0])]
         facts = tuple(f"link={link}" for link in first[: self._settings.links])
         return Finding("links", f"{_named(part)} has {len(links)} links", part.path, facts)
+
+
+def prepare() -> None:
+    """Load what could not be loaded later, when the process is confined."""
+    _ciphers.prepare()
 
 
 def _is_pdf(part: Part) -> bool:

@@ -6,11 +6,13 @@ incremental update leaves in place, count like the last one.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from filters._pdf import streams
+from filters._pdf import crypt, streams
 from filters._pdf.lexer import (
     REGULAR,
     SKIPPED,
@@ -18,6 +20,7 @@ from filters._pdf.lexer import (
     Meter,
     Name,
     Reference,
+    String,
     Unreadable,
     Value,
     holder,
@@ -47,7 +50,8 @@ _SEEN = re.compile(
 )
 _WANTED = frozenset({*_KEYS, "F", "UF"})
 _OBJECT = re.compile(rb"obj(?<!endobj)")
-_NUMBERED = re.compile(rb"(\d{1,10})" + SKIPPED + rb"\d{1,5}" + SKIPPED + rb"$")
+_NUMBERED = re.compile(rb"(\d{1,10})" + SKIPPED + rb"(\d{1,5})" + SKIPPED + rb"$")
+_IDENTIFIER = re.compile(rb"/ID" + SKIPPED + rb"\[")
 _STREAM = re.compile(rb"stream(?<!endstream)\r?\n?(?=[\x08\x18\x28\x38\x48\x58\x68\x78])")
 _PAIRS = re.compile(rb"\s*+(?:\d+\s++\d+\s*+)+(?:$|[<\[(/%])")
 _FRONT = re.compile(rb"[\d\s]*+")
@@ -68,32 +72,48 @@ class Document:
 
     data: bytes
     meter: Meter
+    words: Callable[[], Sequence[bytes]] = tuple
+    """Gives what may be the password."""
     views: list[bytes] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """What could not be read, in our words."""
+    locked: bool = False
+    """Whether it says that it is encrypted, and nothing opens it."""
+    ring: list[crypt.Key] = field(default_factory=list)
+    """What opens it. Whoever can say that it is encrypted can lie: what is read with a key is read without one, too."""
     _firsts: list[int] = field(default_factory=lambda: [0])
     """For each view where the first of its objects stands, 0 where that is not said."""
     _objects: dict[int, list[Place]] = field(default_factory=dict)
     _known: set[int] = field(default_factory=set)
+    _seen: list[tuple[str, int]] = field(default_factory=list)
+    """Names that may matter, in the octets of the file itself."""
+    _marks: list[tuple[int, int, int]] = field(default_factory=list)
+    """Where each object of the file begins, its number and its generation."""
 
     def __post_init__(self) -> None:
         self.views.append(self.data)
+        self._seen = list(self._keys_in(self.data))
+        for lock in self._locks():
+            self._try(lock)
         for start, dictionary in self._object_streams():
             self._open(start, dictionary)
 
     def keys(self) -> Iterator[tuple[str, Place]]:
         """Each name that may matter, and the place behind it."""
-        for view in self.views:
+        for key, position in self._seen:
+            yield key, Place(self.data, position)
+        for view in self.views[1:]:
             for key, position in self._keys_in(view):
                 yield key, Place(view, position)
 
     def value(self, place: Place) -> Value:
         """The value at *place*."""
-        return Lexer(place.view, place.position, self.meter).value()
+        return self._cleared(Lexer(place.view, place.position, self.meter).value(), place)
 
     def around(self, place: Place) -> dict[str, Value]:
         """The dictionary that holds what stands at *place*."""
-        return holder(place.view, place.position, self.meter)[0]
+        found = holder(place.view, place.position, self.meter)[0]
+        return {key: self._cleared(value, place) for key, value in found.items()} if self.ring else found
 
     def meant(self, value: Value) -> list[Value]:
         """*value*, or every version of the object that it refers to."""
@@ -104,25 +124,85 @@ class Document:
     def stream(self, value: Value, most: int) -> Iterator[bytes]:
         """At most *most* octets of every version of the stream that *value* refers to."""
         for place in self._places(value.number) if isinstance(value, Reference) else ():
-            yield self.stream_at(place, most)
+            lexer = Lexer(place.view, place.position, self.meter)
+            dictionary = lexer.value()
+            start = streams.beginning(place.view, lexer.position)
+            if start >= 0 and isinstance(dictionary, dict):
+                yield from self._unpacked(start, dictionary, most)
 
-    def stream_at(self, place: Place, most: int) -> bytes:
-        """At most *most* octets of the stream whose dictionary stands at *place*; none where there is none."""
-        lexer = Lexer(place.view, place.position, self.meter)
-        dictionary = lexer.value()
-        start = streams.beginning(place.view, lexer.position)
-        if start < 0 or not isinstance(dictionary, dict):
-            return b""
-        return self._unpacked(start, dictionary, most)
+    def _unpacked(self, start: int, dictionary: dict[str, Value], most: int) -> Iterator[bytes]:
+        """At most *most* octets of the stream at *start*, in each reading."""
+        for data, begin in self._readings(start):
+            found = streams.unpacked(data, begin, dictionary, min(most, self.meter.octets + 1))
+            self.meter.unpacked(len(found))
+            yield found
 
-    def _unpacked(self, start: int, dictionary: dict[str, Value], most: int) -> bytes:
-        found = streams.unpacked(self.data, start, dictionary, min(most, self.meter.octets + 1))
-        self.meter.unpacked(len(found))
-        return found
+    def _readings(self, start: int) -> Iterator[tuple[bytes, int]]:
+        """What the stream at *start* is with each key, and without one: octets, and where in them it begins."""
+        for key in self.ring:
+            end = self.data.find(b"endstream", start, start + 2 * streams.MAX_PACKED)
+            octets = self.data[start : end if end >= 0 else len(self.data)]
+            self.meter.unpacked(len(octets))
+            yield key.stream(octets, self._object_at(start)), 0
+        yield self.data, start
+
+    def _cleared(self, value: Value, place: Place) -> Value:
+        """*value* with its strings decrypted. Those in object streams were, together with all that is in those."""
+        if not self.ring or place.view is not self.data:
+            return value
+        if isinstance(value, dict):
+            return {key: self._cleared(one, place) for key, one in value.items()}
+        if isinstance(value, list):
+            return [self._cleared(one, place) for one in value]
+        return self._clear(value, place.position) if isinstance(value, String) else value
+
+    def _clear(self, string: String, position: int) -> bytes:
+        """The first reading of *string* that is text: as it stands, or with a key."""
+        object_ = self._object_at(position)
+        readings = [string, *(key.string(string, object_) for key in self.ring)]
+        return next((one for one in readings if crypt.is_text(one)), readings[-1])
+
+    def _locks(self) -> Iterator[dict[str, Value] | None]:
+        """Each dictionary that says how the file is encrypted; None for one that cannot be found."""
+        for key, position in self._seen:
+            value = Lexer(self.data, position, self.meter).value() if key == "Encrypt" else b""
+            if isinstance(value, dict):
+                yield value
+            elif isinstance(value, Reference):
+                places = [at for at, number_, _ in self._objects_of_file() if number_ == value.number][-MAX_VERSIONS:]
+                for one in [Lexer(self.data, at, self.meter).value() for at in places] or [None]:
+                    yield one if isinstance(one, dict) else None
+
+    def _try(self, lock: dict[str, Value] | None) -> None:
+        found = itertools.islice(_IDENTIFIER.finditer(self.data), MAX_VERSIONS)
+        for identifier in dict.fromkeys([*(self._identifier(match.end()) for match in found), b""]):
+            self.meter.tick()
+            if lock is not None and (key := crypt.key(lock, identifier, self.words())):
+                if key not in self.ring:
+                    self.ring.append(key)
+                return
+        self.locked = True
+
+    def _identifier(self, position: int) -> bytes:
+        value = Lexer(self.data, position, self.meter).value()
+        return value if isinstance(value, bytes) else b""
+
+    def _object_at(self, position: int) -> tuple[int, int]:
+        """Number and generation of the object of the file that *position* is in."""
+        marks = self._objects_of_file()
+        index = bisect.bisect_right(marks, (position, 0, 0)) - 1
+        return marks[index][1:] if index >= 0 else (0, 0)
+
+    def _objects_of_file(self) -> list[tuple[int, int, int]]:
+        if not self._marks:
+            for match in occurrences(_OBJECT, self.data, self.meter):
+                if before := _NUMBERED.search(self.data[max(0, match.start() - 64) : match.start()]):
+                    self._marks.append((match.end(), int(before[1]), int(before[2])))
+        return self._marks
 
     def _object_streams(self) -> Iterator[tuple[int, dict[str, Value]]]:
         """Where those begin whose octets, unpacked, can hold objects; with their dictionaries."""
-        for key, position in self._keys_in(self.data):
+        for key, position in self._seen:
             if key == "ObjStm":
                 dictionary, end = holder(self.data, position, self.meter)
                 yield streams.beginning(self.data, end), dictionary
@@ -136,20 +216,19 @@ class Document:
             return
         self._known.add(start)
         try:
-            view = self._objects_in(start, dictionary)
+            for view in self._objects_in(start, dictionary):
+                self.views.append(view)
+                self._firsts.append(number(dictionary.get("First")))
         except Unreadable as error:
             self.faults.append(str(error))
-        else:
-            self.views.append(view)
-            self._firsts.append(number(dictionary.get("First")))
 
-    def _objects_in(self, start: int, dictionary: dict[str, Value]) -> bytes:
+    def _objects_in(self, start: int, dictionary: dict[str, Value]) -> list[bytes]:
         if start < 0:
             raise Unreadable("has objects that cannot be found")
-        view = self._unpacked(start, dictionary, MAX_OBJECT_STREAM + 1)
-        if len(view) > MAX_OBJECT_STREAM or not view:
+        views = [view for view in self._unpacked(start, dictionary, MAX_OBJECT_STREAM + 1) if view]
+        if not views or any(len(view) > MAX_OBJECT_STREAM for view in views):
             raise Unreadable("has objects that cannot be unpacked")
-        return view
+        return views
 
     def _keys_in(self, view: bytes) -> Iterator[tuple[str, int]]:
         for match in occurrences(_SEEN, view, self.meter):
@@ -166,9 +245,8 @@ class Document:
 
     def _numbered(self) -> Iterator[tuple[int, Place]]:
         """Every object: those of the file (7.3.10), and those in object streams (7.5.7)."""
-        for match in occurrences(_OBJECT, self.data, self.meter):
-            if before := _NUMBERED.search(self.data[max(0, match.start() - 64) : match.start()]):
-                yield int(before[1]), Place(self.data, match.end())
+        for position, number_, _ in self._objects_of_file():
+            yield number_, Place(self.data, position)
         for view, first in zip(self.views[1:], self._firsts[1:], strict=True):
             yield from _packed(view, first)
 

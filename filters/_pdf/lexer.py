@@ -76,6 +76,12 @@ class Name(str):
     __slots__ = ()
 
 
+class String(bytes):
+    """A string as it stands there, which may be encrypted."""
+
+    __slots__ = ()
+
+
 class Reference(NamedTuple):
     """Stands for the object of this number."""
 
@@ -185,13 +191,13 @@ class Lexer:
         if open_:
             raise Unreadable("has a string that is not read to its end")
         self.position = at
-        return _ESCAPE.sub(_unescaped, self.data[start : at - 1])
+        return String(_ESCAPE.sub(_unescaped, self.data[start : at - 1]))
 
     def _hexadecimal(self) -> bytes:
         match = _HEXADECIMAL.match(self.data, self.position + 1)
         self.position = match.end() + 1 if match else self.position + 1
         digits = re.sub(rb"[^0-9A-Fa-f]", b"", match[0][: 2 * MAX_STRING]) if match else b""
-        return bytes.fromhex((digits + b"0" * (len(digits) % 2)).decode())
+        return String(bytes.fromhex((digits + b"0" * (len(digits) % 2)).decode()))
 
 
 def _unescaped(match: re.Match[bytes]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from filters._pdf.document import HEADER, Document, Place
@@ -60,12 +60,15 @@ _NETWORK = re.compile(r"\\\\[^\\/]|(?i:file:)(?://|/{4,})[^/\\]")
 _SHARE = re.compile(r"[\\/]{2}[^\\/]|(?i:file:)(?://|/{4,})[^/\\]")
 
 
-def sights(data: bytes, meter: Meter, within: int = 0) -> Seen:
-    """What is seen of *data*; nothing where it is no PDF. What cannot be read is `unreadable`, and the rest is seen."""
+def sights(data: bytes, meter: Meter, words: Callable[[], Sequence[bytes]] = tuple, within: int = 0) -> Seen:
+    """What is seen of *data*; nothing where it is no PDF. What cannot be read is `unreadable`, and the rest is seen.
+
+    *words* gives what may be the password.
+    """
     if b"%PDF-" not in data[:HEADER] and b"obj" not in data:
         return
     try:
-        yield from _Reading(Document(data, meter), within).seen()
+        yield from _Reading(Document(data, meter, words), within).seen()
     except Unreadable as error:
         yield Sight("unreadable", str(error))
 
@@ -77,26 +80,25 @@ class _Reading:
         self._document = document
         self._within = within
         self._keys = list(document.keys())
-        self._encrypted = any(key == "Encrypt" and self._names_key(place) for key, place in self._keys)
+        self._encrypted = document.locked and not document.ring
 
     def seen(self) -> Seen:
-        if self._encrypted:
+        if self._document.locked:
             yield Sight("encrypted", "is encrypted")
-        else:
+        if any(key.in_mail for key in self._document.ring):
+            yield Sight("password_in_mail", "opens with a password that stands in the mail")
+        if not self._encrypted:
             yield from (Sight("unreadable", words) for words in self._document.faults)
         for key, place in self._keys:
             yield from self._at(key, place)
         if not any(key == "EF" for key, _ in self._keys) and any(key == "EmbeddedFile" for key, _ in self._keys):
             yield Held("", b"")
 
-    def _names_key(self, place: Place) -> bool:
-        return isinstance(self._document.value(place), (Reference, dict))
-
     def _at(self, key: str, place: Place) -> Seen:
         """What the name *key* means, with what stands behind it."""
         if key in _ACTIONS:
             yield _ACTIONS[key]
-        if key == "JavaScript" and isinstance(self._document.value(place), (Reference, dict)):
+        if key == "JavaScript" and isinstance(self._document.value(place), Reference | dict):
             yield Sight("automatic", "has JavaScript for the whole document")  # 7.7.4: run when it is opened
         elif key in {"URI", "F", "UF"}:
             yield from self._target(key, place)
@@ -171,7 +173,7 @@ class _Reading:
             raise Unreadable("holds PDFs within each other, more deeply than is read")
         meter = self._document.meter
         for data in self._document.stream(reference, meter.octets):
-            yield from sights(data, meter, self._within + 1)
+            yield from sights(data, meter, self._document.words, self._within + 1)
 
     def _form(self, place: Place) -> Seen:
         """XFA forms are XML, whole or in pieces (12.7.8)."""

@@ -188,4 +188,5 @@ _DECODERS: dict[str, Callable[[bytes, int], bytes]] = {
     "LZW": _lzw,
     "RunLengthDecode": _run_lengths,
     "RL": _run_lengths,
+    "Crypt": lambda octets, most: octets[:most],
 }

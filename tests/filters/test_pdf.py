@@ -2,9 +2,11 @@
 
 import base64
 import ipaddress
+import re
 import time
 import tomllib
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,12 +22,16 @@ LAUNCH = b"<</S/Launch/F(calc.exe)>>"
 SCRIPT = b"<</S/JavaScript/JS(app.alert\\(1\\))>>"
 
 
-def check(*octets: bytes, settings: Settings | None = None, name: str = "a.pdf") -> list[Finding]:
+def check(
+    *octets: bytes, settings: Settings | None = None, name: str = "a.pdf", words: Sequence[bytes] = ()
+) -> list[Finding]:
     parts = [
         Part(str(n), "application/pdf", name, "application/pdf", len(one) * 4 // 3) for n, one in enumerate(octets)
     ]
     mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=tuple(parts)))
-    found = list(Filter(settings or Settings(), Laid({str(n): one for n, one in enumerate(octets)})).check(mail, {}))
+    found = list(
+        Filter(settings or Settings(), Laid({str(n): one for n, one in enumerate(octets)}, words)).check(mail, {})
+    )
     assert {finding.code for finding in found} <= Filter.codes
     return found
 
@@ -233,7 +239,7 @@ def test_lzw_is_unpacked():
     assert codes(object_stream(octets, b"/Filter/LZWDecode")) == ["javascript", "launch"]
 
 
-@pytest.mark.parametrize("how", [b"/JBIG2Decode", b"/Crypt", b"[/A85/A85/A85/A85/A85]", b" 9 0 R"])
+@pytest.mark.parametrize("how", [b"/JBIG2Decode", b"/Crypto", b"[/A85/A85/A85/A85/A85]", b" 9 0 R"])
 def test_objects_that_cannot_be_unpacked_are_unreadable(how):
     assert codes(object_stream(b"x", b"/Filter" + how)) == ["unreadable"]
 
@@ -365,8 +371,36 @@ def test_of_files_that_others_make_as_much_is_seen_as_qpdf_sees(name):
         return
     assert {f"link={link}" for link in seen["links"]} <= set(found["links"].facts if "links" in found else ())
     assert {OF_ACTIONS[one] for one in seen["actions"]} == found.keys() & set(OF_ACTIONS.values())
-    assert ("embedded_program" in found) == (seen["files"] > 0 and name == "exe.pdf")
+    assert ("embedded_program" in found) == (seen["files"] > 0 and name.startswith(("exe", "opens")))
     assert "unreadable" not in found
+
+
+@pytest.mark.parametrize("name", ["asks-r3.pdf", "asks-r6.pdf"])
+def test_a_password_that_stands_in_the_mail_opens_the_file(name):
+    octets = (MADE_BY_OTHERS / name).read_bytes()
+    assert [one.code for one in check(octets, words=[b"Dear", b"wrong"])] == ["encrypted", "embedded_file"]
+    found = [one.code for one in check(octets, words=[b"Dear", b"Sesame-4711"])]
+    assert found == ["password_in_mail", "automatic", "javascript", "embedded_program", "links"]
+
+
+def test_a_file_that_lies_about_being_encrypted_is_read_as_it_is():
+    other = (MADE_BY_OTHERS / "opens-r3-disable.pdf").read_bytes()
+    lock = re.search(rb"/Encrypt (\d+) 0 R", other)
+    dictionary = re.search(rb"\n%s 0 obj(.*?)endobj" % lock[1], other, re.DOTALL)[1]
+    identifier = re.search(rb"/ID ?(\[.*?\])", other, re.DOTALL)[1]
+    objects = (*specification(b"a.exe", b"MZ"), b"<</URI(http://a.example/)>>", object_stream(zlib.compress(PACKED)))
+    honest = check(pdf(*objects))
+    lying = check(pdf(*objects, trailer=b"/Root 1 0 R/Encrypt" + dictionary + b"/ID" + identifier))
+    assert {(one.code, one.facts) for one in honest} <= {(one.code, one.facts) for one in lying}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["opens-r3-disable.pdf", "opens-r4-aes-disable.pdf", "opens-r6-disable.pdf"]), st.data())
+def test_a_lock_that_was_changed_anywhere_opens_or_does_not(name, data):
+    octets = bytearray((MADE_BY_OTHERS / name).read_bytes())
+    for _ in range(data.draw(st.integers(1, 12))):
+        octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
+    check(bytes(octets))
 
 
 COSTLY = {
