@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +14,8 @@ from sqlalchemy import Connection
 from gateway import terminal
 from gateway.cli.base import CODES, Json, Limit, Yes, ask, me, new_app, reading, report, writing
 from gateway.cli.lives import from_and_to, show_lives
-from gateway.model import State
-from gateway.store import quarantine, queue, tracking
+from gateway.model import Permanent, State
+from gateway.store import messages, quarantine, queue, tracking
 
 app = new_app("What is held for review.")
 
@@ -79,6 +81,39 @@ def quarantine_show(ctx: typer.Context, number: Held, json: Json = False) -> Non
     with reading(ctx) as conn:
         life = next((quarantine.show(conn, one) for one in _numbers(conn, number)), None)
     show_lives([life] if life else [], f"{number} is not held", json=json)
+
+
+@app.command("save", epilog=CODES)
+def quarantine_save(
+    ctx: typer.Context,
+    number: Held,
+    file: Annotated[Path, typer.Argument(help="A file that is not there yet.")],
+    json: Json = False,
+) -> None:
+    """Write held mail into a file that you alone can read, to look into it, or to try policies on it with `explain`.
+
+    Nothing becomes of the mail by that. Mind what is in it: it was held for a reason.
+
+    Example: gatepost quarantine save 12 mail.eml
+    """
+    with reading(ctx) as conn:
+        life = next((quarantine.show(conn, one) for one in _numbers(conn, number)), None)
+        if life is None or not life.message.has_bytes:
+            raise Permanent(f"{number} is not held")
+        _write(file, messages.read_chunks(conn, life.message.id))
+    size = file.stat().st_size
+    if json:
+        terminal.as_json({"file": file, "size": size})
+    else:
+        terminal.say(f"{terminal.octets(size)} in {file}")
+
+
+def _write(file: Path, chunks: Iterable[bytes]) -> None:
+    try:
+        with open(file, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
+            opened.writelines(chunks)
+    except OSError as error:
+        raise Permanent(f"{file} cannot be written: {(error.strerror or '').lower()}") from None
 
 
 @app.command("release", epilog=CODES)

@@ -205,6 +205,19 @@ def test_what_is_held_of_a_mail_is_named_by_its_id_as_notes_in_stripped_mail_giv
     assert gatepost("quarantine", "show", "nonsense")[0] == cli.USAGE
 
 
+def test_held_mail_is_saved_for_its_reader_alone_and_overwrites_nothing(gatepost, store, home):
+    _, number = keep(store, state=State.HELD)
+    _, other = keep(store)
+    assert gatepost("quarantine", "save", number, "mail.eml")[0] == cli.DONE
+    assert (home / "mail.eml").read_bytes() == b"Subject: x\r\n\r\nbody\r\n"
+    assert (home / "mail.eml").stat().st_mode & 0o777 == 0o600
+    for words in ((number, "mail.eml"), (number, "nowhere/mail.eml"), (other, "other.eml")):
+        code, _, err = gatepost("quarantine", "save", *words)
+        assert code == cli.REFUSED
+        assert "Traceback" not in err
+    assert state_of(store, number) is State.HELD
+
+
 def test_what_is_not_held_cannot_be_shown_in_the_quarantine(gatepost, store):
     _, number = keep(store)
     code, _, err = gatepost("quarantine", "show", number)
