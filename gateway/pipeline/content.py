@@ -52,6 +52,8 @@ _UU = {"x-uuencode", "uuencode", "x-uue", "uue"}
 _PAGES = {"text/html", "image/svg+xml"}
 _PAGE_NAMES = (".htm", ".html", ".xhtml", ".shtml", ".svg", ".hta", ".mht", ".mhtml")
 _USUAL = re.compile(rb"\s{0,9}this is an? [a-z -]{0,40}message in mime format[ .\r\n-]{0,20}", re.IGNORECASE)
+_LINE_END = re.compile(rb"\r\n(?![ \t])")
+_FIELD = re.compile(rb"([!-9;-~]+)([ \t]*):")
 _MEANT = re.compile("base64|quoted|uu|yenc|binhex", re.IGNORECASE)
 SCANNED_DEPTH = 8
 """So deep a scanner looks for certain, with archives in archives as well: clamd looks 17 deep, and counts them all."""
@@ -172,21 +174,21 @@ class _Walk:
         return header
 
     def _fields(self, block: bytes) -> Iterator[Field]:
-        lines = re.split(rb"\r\n(?![ \t])", block)
+        lines = _LINE_END.split(block)
         if len(lines) > self.limits.fields:
             raise Unscannable(f"a header has more than {self.limits.fields} fields")
         for line in lines:
-            name, colon, value = line.partition(b":")
-            if not line.strip():
+            field = _FIELD.match(line)
+            if not field:
+                if line.strip():
+                    self.found.defect("a header line is no field")
                 continue
-            if not colon or not re.fullmatch(rb"[!-9;-~]+[ \t]*", name):
-                self.found.defect("a header line is no field")
-                continue
-            if name[-1:] in b" \t":
+            name, blank, value = field[1], field[2], line[field.end() :]
+            if blank:
                 self.found.defect("white space stands before the colon of a field")
             if value.count(b"=?") > self.limits.encoded_words:
                 raise Unscannable(f"a field has more than {self.limits.encoded_words} encoded words")
-            yield Field(name.rstrip().decode("ascii"), raw_text(value.replace(b"\r\n", b"").strip()))
+            yield Field(name.decode("ascii"), raw_text(value.replace(b"\r\n", b"").strip()))
 
     def entity(self, header: Header, start: int, end: int, path: str, depth: int, default: str = "text/plain") -> None:
         """Walk one entity, its header already read: a multipart, a message, or a leaf; *default* is its type."""

@@ -6,14 +6,30 @@ import binascii
 import codecs
 import encodings.aliases
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
 MAX_VALUE = 16384
 MAX_WORDS = 200
 MAX_SHOWN = 4096
+COMMON = 200
+"""Characters of a value that may be remembered: each is asked for several times, and most mails have the same."""
+
+_Reader = TypeVar("_Reader", bound=Callable[..., Any])
+
+
+def _remembered(reader: _Reader) -> _Reader:
+    """*reader*, which remembers what it made of the last short values."""
+    known = lru_cache(maxsize=64)(reader)
+
+    def read(value: str, *more: str) -> Any:
+        return known(value, *more) if len(value) <= COMMON else reader(value, *more)
+
+    return cast("_Reader", wraps(reader)(read))
+
 
 _ALLOWED = frozenset(
     {
@@ -27,6 +43,7 @@ _ALLOWED = frozenset(
 )
 """Codecs that only make text of octets, as Python names them. Never utf-7, idna, unicode_escape, zlib ..."""
 
+_MEDIA_TYPE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]{1,80})/([A-Za-z0-9!#$&^_.+-]{1,80})")
 _WORD = re.compile(r"=\?([A-Za-z0-9_-]{1,40})(?:\*[A-Za-z-]{1,20})?\?([BbQq])\?([^? ]{0,1000})\?=")
 _PARAMETER = re.compile(r';\s*([^\s=;"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
 _LOOSE_NAME = re.compile(r'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";]{1,1000})', re.IGNORECASE)
@@ -64,8 +81,7 @@ def raw_text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One header field, unfolded."""
 
     name: str
@@ -78,24 +94,30 @@ class Header:
 
     fields: tuple[Field, ...]
     body: int
+    by_name: dict[str, list[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """The values of each field, in order, by its name in lower case."""
+
+    def __post_init__(self) -> None:
+        for one in self.fields:
+            self.by_name.setdefault(one.name.lower(), []).append(one.value)
 
     def all(self, name: str) -> list[str]:
         """Every value of the field *name* (lower case), in order."""
-        length = len(name)  # which tells most names apart, and is quicker than lower()
-        return [field.value for field in self.fields if len(field.name) == length and field.name.lower() == name]
+        return self.by_name.get(name, [])
 
     def first(self, name: str) -> str:
         """The first value of the field *name*, or ""."""
-        return next(iter(self.all(name)), "")
+        return self.by_name.get(name, [""])[0]
 
 
 def media_type(value: str) -> str:
     """The type and subtype of a Content-Type value in lower case, or "" where it has none."""
-    match = re.match(r"\s*([A-Za-z0-9!#$&^_.+-]{1,80})/([A-Za-z0-9!#$&^_.+-]{1,80})", value)
+    match = _MEDIA_TYPE.match(value)
     return f"{match[1]}/{match[2]}".lower() if match else ""
 
 
-def parameters(value: str) -> dict[str, str]:
+@_remembered
+def parameters(value: str) -> Mapping[str, str]:
     """The parameters of a Content-Type or Content-Disposition value, the forms of RFC 2231 joined; the first wins."""
     pieces: dict[str, dict[int, tuple[str, bool]]] = {}
     for name, place, text, extended in _sections(value):
@@ -103,7 +125,8 @@ def parameters(value: str) -> dict[str, str]:
     return {name: _joined(parts) for name, parts in pieces.items()}
 
 
-def readings(value: str, wanted: str) -> list[str]:
+@_remembered
+def readings(value: str, wanted: str) -> tuple[str, ...]:
     """Every distinct value that the parameter *wanted* is given: readers differ on which of several counts."""
     alone: list[str] = []
     first: dict[int, tuple[str, bool]] = {}
@@ -114,7 +137,7 @@ def readings(value: str, wanted: str) -> list[str]:
         elif name == wanted and place is not None:
             first.setdefault(place, (text, extended))
             last[place] = (text, extended)
-    return list(dict.fromkeys([*alone, *(_joined(sections) for sections in (first, last) if sections)]))
+    return tuple(dict.fromkeys([*alone, *(_joined(sections) for sections in (first, last) if sections)]))
 
 
 def _sections(value: str) -> Iterator[tuple[str, int | None, str, bool]]:
@@ -149,6 +172,7 @@ def decode_text(raw: bytes, charset: str) -> str:
         return raw.decode("latin-1")
 
 
+@_remembered
 def codec_of(charset: str) -> str:
     """The codec of the allow-list that *charset* means, or ""."""
     return _BY_NAME.get(_bare(charset), "")
@@ -189,6 +213,8 @@ def exceeds(header: Header, most: int) -> bool:
 def is_ambiguous(header: Header) -> bool:
     """Whether the fields can be read as different types or boundaries, so that readers see different parts."""
     values = header.all("content-type")
+    if not values and not header.all("content-disposition"):
+        return False
     boundaries = {boundary.rstrip() for value in values for boundary in readings(value, "boundary")}
     doubtful = any(re.search(r'"|=\?', boundary) for boundary in boundaries)
     bare = [
@@ -207,7 +233,7 @@ def filenames(header: Header) -> list[str]:
     return list(dict.fromkeys(decode_words(name) for name in named if name))
 
 
-def _names(value: str, parameter: str) -> list[str]:
+def _names(value: str, parameter: str) -> Sequence[str]:
     """The values of *parameter*; where the grammar shows none, what a forgiving reader would take for one."""
     return readings(value, parameter) or [match.strip() for match in _LOOSE_NAME.findall(value[:MAX_VALUE])]
 

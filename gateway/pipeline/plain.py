@@ -20,7 +20,8 @@ _DISPOSITION = re.compile(rf"[A-Za-z-]+[ \t]*{_PARAMETERS}")
 _PARAMETER_NAME = re.compile(r";[ \t]*([A-Za-z0-9-]+)=")
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=?-](?:[0-9A-Za-z'()+_,./:=? -]{0,68}[0-9A-Za-z'()+_,./:=?-])?")
 _ENCODINGS = {"7bit", "8bit", "binary", "base64", "quoted-printable"}
-_CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\r\n[ \t]+(?:\r\n|\Z)")
+_CONTROLS = bytes({*range(0x20)} - {*b"\t\r\n"})
+_EMPTY_FOLD = re.compile(rb"\r\n[ \t]+(?:\r\n|\Z)")
 _MARKS = re.compile(rb"(?:^|\n)(?:--|content-|begin |=ybegin)|[A-Za-z0-9+/]{60}", re.IGNORECASE)
 _NOT_QUOTED = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r\n|\Z)")
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/\r\n"
@@ -38,7 +39,8 @@ def plain_header(header: Header, block: bytes) -> bool:
         and (kind is None or (_TYPE.fullmatch(kind) is not None and _is_unique(kind)))
         and (encoding is None or encoding.lower() in _ENCODINGS)
         and (disposition is None or (_DISPOSITION.fullmatch(disposition) is not None and _is_unique(disposition)))
-        and not _CONTROLS.search(block)
+        and len(block) == len(block.translate(None, _CONTROLS))
+        and not _EMPTY_FOLD.search(block)
     )
 
 

@@ -70,7 +70,7 @@ def test_a_parameter_behind_many_others_is_read_too():
     ],
 )
 def test_a_parameter_given_twice_has_two_readings(value, readings):
-    assert mime.readings(value, "filename") == readings
+    assert list(mime.readings(value, "filename")) == readings
 
 
 @pytest.mark.parametrize(
