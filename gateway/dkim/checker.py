@@ -20,8 +20,13 @@ EARLY = 12 * 3600.0
 CACHED = 256
 """Keys that are kept as they were read."""
 
+MOST_RECORDS = 4
+"""Records at one name that are tried: a new key beside an old one, and what was left there."""
+
 SHOWN = 400
 """Characters of a key record that are kept as evidence."""
+
+_WORTH = {"pass": 2, "fail": 1}
 
 BROKEN = "the body is not the signed one"
 
@@ -62,9 +67,14 @@ def _unasked(signature: Signature, why: str, fact: str) -> Checked:
 def _with(records: Sequence[bytes], signature: Signature) -> Checked:
     if not records:
         return Checked("permerror", "there is no key")
-    if len(records) > 1:
-        return Checked("permerror", f"there are {len(records)} key records, so none that counts")  # RFC 6376 3.6.2.2
-    key = _key(records[0])
+    if len(records) > MOST_RECORDS:
+        return Checked("permerror", f"there are {len(records)} key records, so none that counts")
+    # Any may be chosen (RFC 6376 6.1.2): all are the owner's. So their order, which servers change, decides nothing
+    return max((_with_one(one, signature) for one in sorted(records)), key=lambda found: _WORTH.get(found.result, 0))
+
+
+def _with_one(record: bytes, signature: Signature) -> Checked:
+    key = _key(record)
     if isinstance(key, str):
         return Checked("permerror", key)
     result, why = _judged(key, signature)

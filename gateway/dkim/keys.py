@@ -5,7 +5,6 @@ Rule: what a key is made of is looked at before anything is computed with it.
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -98,10 +97,10 @@ def _list(found: Mapping[str, str], name: str, default: str) -> set[str]:
 def _octets(found: Mapping[str, str]) -> bytes:
     if "p" not in found:
         raise Unusable("its key record holds no key")
-    if not (text := tags.without_spaces(found["p"])):
+    if not found["p"]:
         raise Unusable("its key is revoked")
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        return tags.octets(found["p"])
     except ValueError:
         raise Unusable("its key is not base64") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import re
 
 from dkim.util import DuplicateTag, InvalidTagValueList, parse_tag_value
@@ -37,3 +38,12 @@ def parse(value: bytes) -> dict[str, str]:
 def without_spaces(value: str) -> str:
     """*value* without the white space that may stand anywhere in it: base64, and lists (RFC 6376 2.10)."""
     return value.replace(" ", "").replace("\t", "")
+
+
+def octets(value: str) -> bytes:
+    """The octets that *value* stands for in base64; `ValueError` where it is none.
+
+    White space may stand anywhere in it, and "=" need not stand at its end (RFC 6376 2.10).
+    """
+    text = without_spaces(value)
+    return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)

@@ -27,8 +27,8 @@ MAX_VALUE = 1024
 ALGORITHMS = frozenset({"rsa-sha256", "ed25519-sha256"})
 _ALGORITHM = re.compile(r"[a-z0-9]{1,20}-[a-z0-9]{1,20}")
 _NUMBER = re.compile(r"[0-9]{1,12}")
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_DOMAIN = re.compile(rf"(?:{_LABEL}\.)+(?!\d+$){_LABEL}")
+_LABEL = r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?:{_LABEL}\.)+(?!\d+$){_LABEL}")  # RFC 6376 has no "_", but all others check such signatures
 _SELECTOR = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*")  # "_" is in wide use
 _FIELD_NAME = re.compile(r"[!-9;-~]+")
 _FORMS = {"simple": False, "relaxed": True}
@@ -241,7 +241,7 @@ def _identity(found: Mapping[str, str], domain: str) -> str:
 
 
 def _names(found: Mapping[str, str]) -> tuple[str, ...]:
-    names = tuple(name.lower() for name in _items(found.get("h", "")))
+    names = tuple(name.lower() for name in _items(found.get("h", "").removesuffix(":")))  # some write "from:to:"
     if not all(map(_FIELD_NAME.fullmatch, names)):
         raise Fault("what it signs (h=) is no list of fields")
     return names
@@ -271,7 +271,7 @@ def _number(found: Mapping[str, str], name: str) -> int | None:
 def _base64(value: str, most: int) -> str:
     """*value* in the one way to write it; empty where it is not base64, or of more than *most* octets."""
     try:
-        octets = binascii.a2b_base64(tags.without_spaces(value), strict_mode=True)
+        octets = tags.octets(value)
     except ValueError:
         return ""
     return binascii.b2a_base64(octets, newline=False).decode() if len(octets) <= most else ""

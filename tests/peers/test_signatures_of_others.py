@@ -90,7 +90,7 @@ SIGNERS: Mapping[str, Callable[..., bytes]] = {
 
 @pytest.fixture(scope="module")
 def names() -> Iterator[Dns]:
-    with dns.run(authenticated.zone(authenticated.DOMAIN)) as running:
+    with dns.run(authenticated.zone(authenticated.DOMAIN, f"a_b.{authenticated.DOMAIN}")) as running:
         yield running
 
 

@@ -130,3 +130,11 @@ def test_a_stranger_s_record_is_evidence_without_control_characters():
     assert result.result == "permerror"
     assert result.fact.isprintable()
     assert len(result.fact) < 500
+
+
+def test_of_several_records_the_one_that_fits_counts_whatever_their_order():
+    good_one, others = record(rsa_key()), (b"v=spf1 -all", b"v=DKIM1; p=", record(ed25519_key()))
+    for records in ((good_one, *others), (*others, good_one)):
+        assert checked(good(), *records).result == "pass"
+    assert checked(good(digest=base64.b64encode(bytes(32)).decode()), good_one, *others).result == "fail"
+    assert checked(good(), *others).result == "permerror"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dkim.tags import Malformed, parse, without_spaces
+from gateway.dkim.tags import Malformed, octets, parse, without_spaces
 
 
 def test_white_space_around_names_and_values_is_dropped_and_the_one_within_kept():
@@ -47,3 +47,14 @@ def test_any_octets_are_read_or_malformed(value):
         return
     assert tags
     assert all(name.isascii() and name.isprintable() for name in tags)
+
+
+@pytest.mark.parametrize("value", ["YWI=", "YWI", " Y W\tI = "])
+def test_base64_is_read_with_white_space_and_without_its_end(value):
+    assert octets(value) == b"ab"
+
+
+@pytest.mark.parametrize("value", ["Y", "YW-I=", "YWI==", "=YWI", '"YWI="'])
+def test_what_is_no_base64_is_refused(value):
+    with pytest.raises(ValueError, match=r"."):
+        octets(value)
