@@ -61,7 +61,7 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset({"executable", "disguised"})
-    after: ClassVar[frozenset[str]] = frozenset()
+    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html", "macros", "shortcuts"})
 
     def __init__(self, settings: Settings) -> None:
         if wrong := [suffix for suffix in settings.suffixes + settings.documents if not suffix.startswith(".")]:

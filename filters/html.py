@@ -62,7 +62,7 @@ class Filter:
         {"script", "smuggled", "password_form", "form", "redirect", "remote", "network_path", "launch", "obfuscated"}
         | {"body_active", "body_form", "unreadable"}
     )
-    after: ClassVar[frozenset[str]] = frozenset()
+    after: ClassVar[frozenset[str]] = frozenset({"pdf"})
 
     def __init__(self, settings: Settings, payloads: Payloads) -> None:
         if min(settings.pages, settings.size) < 1:
@@ -83,11 +83,20 @@ class Filter:
         for part in pages[: self._settings.pages]:
             octets = self._payloads.of(part, room + 1)
             sights = _of_page(part, octets[:room], whole=len(octets) <= room)
-            findings += _told(part, _bounded(sights), body=False)
+            findings += _told(part, self._handed_on(part, _bounded(sights)), body=False)
             room = max(0, room - len(octets))
         if len(pages) > self._settings.pages:
             findings.append(Finding("unreadable", f"more than {self._settings.pages} pages: the others are not read"))
         return findings
+
+    def _handed_on(self, part: Part, sights: Iterator[Sight]) -> Iterator[Sight]:
+        """*sights*; the files that they are about are added to the mail, each once."""
+        seen: set[bytes] = set()
+        for sight in sights:
+            if sight.octets and sight.octets not in seen:
+                seen.add(sight.octets)
+                self._payloads.add(part, "", sight.octets)
+            yield sight
 
     def _text(self, part: Part, room: int) -> str:
         """The text of a body; that of a large one was shortened."""
@@ -155,7 +164,7 @@ def _of_page(part: Part, octets: bytes, *, whole: bool) -> Iterator[Sight]:
     for one in _pieces(part, octets):
         if what := kind(one):
             if one is not octets:
-                yield Sight("smuggled", f"holds {what}")
+                yield Sight("smuggled", f"holds {what}", octets=one)
             continue
         yield from _read(one, meter)
 

@@ -65,7 +65,7 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset({"qr_link", "qr_text", "unreadable"})
-    after: ClassVar[frozenset[str]] = frozenset()
+    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html", "macros"})
 
     def __init__(self, settings: Settings, payloads: Payloads) -> None:
         if min(settings.images, settings.size, settings.pixels) < 1:

@@ -99,7 +99,7 @@ class Filter:
         {"macro", "macro_suspicious", "macro_auto", "macro_hidden", "xlm", "dde", "remote", "program", "exploit"}
         | {"encrypted", "password_in_mail", "unreadable"}
     )
-    after: ClassVar[frozenset[str]] = frozenset()
+    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html"})
 
     def __init__(self, settings: Settings, payloads: Payloads) -> None:
         if wrong := [suffix for suffix in settings.programs if not suffix.startswith(".")]:
@@ -130,7 +130,11 @@ class Filter:
         if (not octets and part.size) or len(octets) > MAX_OCTETS:
             yield Sight("unreadable", "cannot be read" if not octets else f"has more than {MAX_OCTETS} octets")
         else:
-            yield from documents.look(Inner(octets, _name(part)), self._words, meter)
+            for seen in documents.look(Inner(octets, _name(part)), self._words, meter):
+                if isinstance(seen, Sight):
+                    yield seen
+                else:
+                    self._payloads.add(part, seen.name, seen.octets)
 
     def _is_opened(self, part: Part, by_path: Mapping[str, Part]) -> bool:
         """Whether an office program would open it. What the parser unpacked is looked at file by file."""

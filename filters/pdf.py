@@ -112,7 +112,10 @@ class Filter:
             if isinstance(one, Link):
                 if len(links) < MAX_LINKS_SEEN and (link := _cleaned(one.target)[:MAX_LINK]):
                     links[link] = None
-            elif sight := one if isinstance(one, Sight) else self._judged(one):
+                continue
+            if isinstance(one, Held) and one.octets:
+                self._payloads.add(part, _cleaned(one.name), one.octets)
+            if sight := one if isinstance(one, Sight) else self._judged(one):
                 words.setdefault(sight.code, {})[sight.words] = None
         for code, some in words.items():
             yield Finding(code, f"{_named(part)} {' and '.join([*some][:MAX_WORDS])}", part.path)
@@ -123,7 +126,7 @@ class Filter:
         """What the file that is *held* is; None where it holds data only."""
         name = _cleaned(held.name).rstrip(" .").lower()
         shown = f"the file {_cleaned(held.name)[:100]}" if name else "a file without a name"
-        if held.first.startswith(_PROGRAMS) or name.endswith(self._settings.programs):
+        if held.octets.startswith(_PROGRAMS) or name.endswith(self._settings.programs):
             return Sight("embedded_program", f"holds {shown}, a program")
         return None if name.endswith(self._settings.data) else Sight("embedded_file", f"holds {shown}")
 

@@ -6,6 +6,7 @@ follow. What appointments and cards attach, or lead to, is looked at likewise.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ _STARTS = re.compile(
     r"(?:search-ms|ms-[a-z-]{2,30}|vbscript|javascript|jnlp|shell|mk|data|mhtml):|\.(?:hta|jse?|vbe?|wsf|lnk|exe)$"
 )
 _LOCAL = re.compile(r"file:|cid:|[a-z]:[\\/]")
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8")
+"""How the portraits of cards begin."""
 _PADDED = re.compile(r"\s{40}")
 
 
@@ -62,7 +65,7 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset({"command", "share", "starts", "carries", "address", "unreadable"})
-    after: ClassVar[frozenset[str]] = frozenset()
+    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html", "macros"})
 
     def __init__(self, settings: Settings, payloads: Payloads) -> None:
         if wrong := [name for name in settings.commands if not re.fullmatch(r"[\w-]{1,40}", name)]:
@@ -89,7 +92,7 @@ class Filter:
         elif octets.startswith(link.SIGNATURE):
             yield from self._of_windows(part, octets)
         elif _ends(part, _CALENDAR_SUFFIXES) or part.media_type in _CALENDAR_TYPES:
-            yield from _of_calendar(part, octets)
+            yield from self._of_calendar(part, octets)
         elif kind(octets) in {"", "a shortcut"}:
             yield from self._of_text(part, octets)
 
@@ -111,6 +114,15 @@ class Filter:
         for lead in leads:
             yield from self._lead(part, lead.strip())
 
+    def _of_calendar(self, part: Part, octets: bytes) -> Iterator[Finding]:
+        if len(octets) > SIZE:
+            yield _finding("unreadable", part, "is larger than is read")
+        text = octets[:SIZE].replace(b"\0", b"").decode("latin-1")
+        for entry in itertools.islice(calendar.entries(text), MAX_FOUND):
+            if entry.octets and not entry.octets.startswith(_PICTURES):
+                self._payloads.add(part, entry.file, entry.octets)
+            yield from _of_entry(part, entry)
+
     def _lead(self, part: Part, text: str) -> Iterator[Finding]:
         """What *text*, in lower case, starts and leads to."""
         if match := self._commands.search(text):
@@ -123,21 +135,16 @@ class Filter:
             yield _finding("address", part, "leads to the web", match[0])
 
 
-def _of_calendar(part: Part, octets: bytes) -> Iterator[Finding]:
-    if len(octets) > SIZE:
-        yield _finding("unreadable", part, "is larger than is read")
-    for entry, _ in zip(
-        calendar.entries(octets[:SIZE].replace(b"\0", b"").decode("latin-1")), range(MAX_FOUND), strict=False
-    ):
-        if entry.alarm:
-            yield _finding("command", part, "has an alarm that starts a program")
-        if (what := kind(entry.octets)) and what != "a document":
-            yield _finding("carries", part, f"holds {what}")
-        address = entry.address.lower()
-        if _SHARE.match(address):
-            yield _finding("share", part, "leads to a share of files on the network")
-        elif _STARTS.match(address) or (_LOCAL.match(address) and not address.startswith("cid:")):
-            yield _finding("starts", part, "has an address that starts something on the own machine")
+def _of_entry(part: Part, entry: calendar.Entry) -> Iterator[Finding]:
+    if entry.alarm:
+        yield _finding("command", part, "has an alarm that starts a program")
+    if (what := kind(entry.octets)) and what != "a document":
+        yield _finding("carries", part, f"holds {what}")
+    address = entry.address.lower()
+    if _SHARE.match(address):
+        yield _finding("share", part, "leads to a share of files on the network")
+    elif _STARTS.match(address) or (_LOCAL.match(address) and not address.startswith("cid:")):
+        yield _finding("starts", part, "has an address that starts something on the own machine")
 
 
 def _is_ours(part: Part) -> bool:

@@ -43,7 +43,7 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset({"found", _SUSPICIOUS, "unscanned"})
-    after: ClassVar[frozenset[str]] = frozenset()
+    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html", "macros", "shortcuts"})
 
     def __init__(self, settings: Settings, payloads: Payloads | None) -> None:
         """ValueError where a rule cannot be compiled. Without *payloads* that is all it is made for."""

@@ -150,7 +150,7 @@ class _Page:
     def _decoded(self, text: str) -> Iterator[Sight]:
         for octets in runs(text, self.meter):
             if what := kind(octets):
-                yield Sight("smuggled", f"holds {what} that is encoded in its script")
+                yield Sight("smuggled", f"holds {what} that is encoded in its script", octets=octets)
             elif _is_text(octets[:200]) and (_PAGE.match(plain := octets.decode("latin-1")) or _has(plain, _RUNS)):
                 yield Sight("obfuscated", "holds another page, or script, that is encoded")
                 yield from self._inner(plain)

@@ -28,11 +28,15 @@ class Exhausted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Something that a page or a shortcut does. `words` go on where "the page" began; `link` is where it leads."""
+    """Something that a page or a shortcut does. `words` go on where "the page" began; `link` is where it leads.
+
+    `octets` are the file that it is about, where there is one.
+    """
 
     code: str
     words: str
     link: str = ""
+    octets: bytes = b""
 
 
 @dataclass(slots=True)

@@ -73,14 +73,16 @@ def is_named(name: str) -> bool:
     return name.lower().rstrip(" .").endswith((*_NAMES, ".iqy"))
 
 
-def look(inner: Inner, words: Words, meter: Meter, depth: int = 0) -> Iterator[Sight]:
-    """What the file *inner* does, and what files in it do."""
+def look(inner: Inner, words: Words, meter: Meter, depth: int = 0) -> Seen:
+    """What the file *inner* does, and what files in it do; and those of them that are `whole`."""
     try:
         meter.file()
         meter.octets(len(inner.octets))
         _demand_depth(depth)
         if depth and (what := _program(inner, words)):
             yield Sight("program", f"holds {what}")
+        if inner.whole:
+            yield inner
         for seen in _read(inner, words, meter):
             if isinstance(seen, Sight):
                 yield seen
@@ -281,7 +283,7 @@ def _package(file: Compound, entry: Entry) -> Seen:
     infos = (file.read(one, MAX_INFO) for one in file.streams() if one.name.lower() == "encryptioninfo")
     if opened := locked.package(next(infos, b""), file.read(entry, MAX_STREAM), file.meter):
         yield from _unlocked(opened)
-        yield Inner(opened.octets)
+        yield Inner(opened.octets, whole=True)
     else:
         yield Sight("encrypted", "has a password")
 

@@ -100,7 +100,7 @@ def package(native: bytes) -> Iterator[Inner]:
     rest = words[2] if len(words) > 2 else b""
     at = 2 + sum(len(word) + 1 for word in words[:2])
     if len(rest) < 12:
-        yield Inner(native)
+        yield Inner(native, whole=True)
         return
     path = struct.unpack_from("<I", native, at + 4)[0]
     name = next(
@@ -111,7 +111,7 @@ def package(native: bytes) -> Iterator[Inner]:
         ),
         names[0],
     )
-    yield Inner(native[at + 12 + path :], re.split(r"[\\/]", name)[-1])
+    yield Inner(native[at + 12 + path :], re.split(r"[\\/]", name)[-1], whole=True)
 
 
 def notebook(data: bytes) -> Seen:
@@ -121,7 +121,7 @@ def notebook(data: bytes) -> Seen:
         if at < 0:
             return
         size = int.from_bytes(data[at + 16 : at + 24], "little")
-        yield Inner(data[at + 36 : at + 36 + size])
+        yield Inner(data[at + 36 : at + 36 + size], whole=True)
         at = data.find(_NOTE, at + 16)
     raise Unreadable(f"holds more than {MAX_FILES} files")
 

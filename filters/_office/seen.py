@@ -25,10 +25,14 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Inner:
-    """A file inside the document. `name` is what it says its name is, "" where it has none."""
+    """A file inside the document. `name` is what it says its name is, "" where it has none.
+
+    `whole` says that people can open it by itself: others than readers of documents are to see it, too.
+    """
 
     octets: bytes
     name: str = ""
+    whole: bool = False
 
 
 Seen = Iterator[Sight | Inner]

@@ -14,8 +14,6 @@ MAX_WITHIN = 2
 MAX_NEXT = 8
 """Actions that follow each other."""
 MAX_FORM = 4 << 20
-FIRST = 512
-"""Octets of a file inside that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +33,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A file inside: its name, "" where none is seen, and its first octets, b"" where they cannot be read."""
+    """A file inside: its name, "" where none is seen, and its octets, b"" where they cannot be read."""
 
     name: str
-    first: bytes
+    octets: bytes
 
 
 Seen = Iterator[Sight | Link | Held]
@@ -160,20 +158,18 @@ class _Reading:
 
     def _file(self, name: str, reference: Value) -> Seen:
         found = False
-        for first in self._streams(reference, FIRST):
+        for octets in self._streams(reference, self._document.meter.octets + 1):
             found = True
-            yield Held(name, first)
-            if b"%PDF-" in first:
-                yield from self._inner(reference)
+            yield Held(name, octets)
+            if b"%PDF-" in octets[:HEADER]:
+                yield from self._inner(octets)
         if not found:
             yield Held(name, b"")
 
-    def _inner(self, reference: Value) -> Seen:
+    def _inner(self, octets: bytes) -> Seen:
         if self._within >= MAX_WITHIN:
             raise Unreadable("holds PDFs within each other, more deeply than is read")
-        meter = self._document.meter
-        for data in self._document.stream(reference, meter.octets):
-            yield from sights(data, meter, self._document.words, self._within + 1)
+        yield from sights(octets, self._document.meter, self._document.words, self._within + 1)
 
     def _form(self, place: Place) -> Seen:
         """XFA forms are XML, whole or in pieces (12.7.8)."""

@@ -10,18 +10,23 @@ from dataclasses import dataclass
 _FOLD = re.compile(r"\r?\n[ \t]")  # RFC 5545 3.1
 _ADDRESSED = frozenset({"attach", "url", "source", "image", "conference", "photo", "logo", "sound", "key"})
 _FILE = re.compile(r"(?:^|;)\s*(?:encoding|value)\s*=\s*\"?(?:base64|b|binary)\"?\s*(?:;|$)", re.IGNORECASE)
+_NAME = re.compile(r'(?:^|;)\s*(?:x-(?:\w{1,20}-)?)?filename\s*=\s*"?([^";]{1,255})')  # RFC 8607 4.2, and before it
 _HEAD = re.compile(r'([^":]*+(?:"[^"]*+"[^":]*+)*+):')  # a colon within quotes does not end it (RFC 5545 3.2)
 _DATA = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A property: `address` is where it leads, `octets` the file in it; `alarm` that it goes off by itself."""
+    """A property: `address` is where it leads, `octets` the file in it; `alarm` that it goes off by itself.
+
+    `file` is what the file says its name is.
+    """
 
     name: str
     address: str = ""
     octets: bytes = b""
     alarm: bool = False
+    file: str = ""
 
 
 def entries(text: str) -> Iterator[Entry]:
@@ -40,10 +45,12 @@ def entries(text: str) -> Iterator[Entry]:
 
 
 def _entry(name: str, parameters: str, value: str, runs: bool) -> Entry:
+    called = _NAME.search(parameters)
+    file = called[1] if called else ""
     if match := _DATA.match(value):
-        return Entry(name, octets=_base64(value[match.end() :]), alarm=runs)
+        return Entry(name, octets=_base64(value[match.end() :]), alarm=runs, file=file)
     if _FILE.search(parameters):
-        return Entry(name, octets=_base64(value), alarm=runs)
+        return Entry(name, octets=_base64(value), alarm=runs, file=file)
     return Entry(name, address=value, alarm=runs)
 
 

@@ -21,6 +21,7 @@ from tests.e2e import gateway as gateways
 from tests.e2e import mails
 from tests.e2e.gateway import Gateway, id_in, transaction
 from tests.e2e.test_bytes import ACCEPTING
+from tests.holders import HOLDERS
 from tests.peers import clamd, processes
 from tests.peers.certificates import Certificate
 from tests.peers.clamd import EICAR, TESTFILE_TEXT, TESTFILES, Clamd
@@ -80,6 +81,13 @@ def test_eicar_in_every_trick_is_refused_by_the_scanner_alone(own: Gateway) -> N
     hidden = dict(tricks.tricks(EICAR))
     fates = {name: fate(own, reply) for name, reply in zip(hidden, replies(own, list(hidden.values())), strict=True)}
     assert {name: found for name, found in fates.items() if found != "infected"} == {}
+    assert own.fetch("alice") == []
+
+
+def test_eicar_in_every_document_that_holds_files_is_refused_by_the_scanner(own: Gateway) -> None:
+    raws = {title: mails.attachment(name, holding(EICAR)) for title, (name, holding) in HOLDERS.items()}
+    fates = {title: fate(own, reply) for title, reply in zip(raws, replies(own, list(raws.values())), strict=True)}
+    assert fates == dict.fromkeys(HOLDERS, "infected")
     assert own.fetch("alice") == []
 
 

@@ -20,6 +20,8 @@ from gateway.pipeline.content import grown, parse
 from gateway.pipeline.policy import Policies, Policy, build_settings, load, made_pure, waves
 from gateway.pipeline.think import think
 from gateway.pipeline.tray import Tray
+from tests.e2e import mails
+from tests.holders import HOLDERS
 from tests.peers.clamd import EICAR
 
 MESSAGES = Path(__file__).parents[2] / "messages"
@@ -35,15 +37,28 @@ def shipped() -> Policies:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mail_is_seen_as_it_has_to_be(name: str, shipped: Policies) -> None:
-    tray = Tray()
-    content = parse((MESSAGES / f"{name}.eml").read_bytes(), shipped.stages.content.settings, tray)
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=content)
-    asked = waves(looking_into(tray, policy) for policy in shipped.pure)
-    content, found = think(mail, asked, lambda content: grown(content, shipped.stages.content.settings, tray))
-    codes = {filter_: sorted(f.code for f in findings) for filter_, findings in found.items()}
+    content, codes = judged((MESSAGES / f"{name}.eml").read_bytes(), shipped)
     expected = tomllib.loads((MESSAGES / f"{name}.toml").read_text("utf-8"))
     wrong = differences(expected, content, codes)
     assert not wrong, "\n".join([f"{name}.eml: {expected['about']}", *wrong])
+
+
+@pytest.mark.parametrize("title", HOLDERS)
+def test_a_program_in_a_document_is_a_part_and_seen_by_who_judges_those(title: str, shipped: Policies) -> None:
+    name, holding = HOLDERS[title]
+    program = b"MZ".ljust(64, b"\0") + b"PE\0\0" + b"harmless" * 20
+    content, codes = judged(mails.attachment(name, holding(program)), shipped)
+    assert "application/x-dosexec" in [part.sniffed for part in content.parts]
+    assert set(codes["attachments"]) & {"executable", "disguised"}
+
+
+def judged(raw: bytes, shipped: Policies) -> tuple[Content, dict[str, list[str]]]:
+    """A mail as it is in the end, and the codes of all that the pure filters find."""
+    tray, limits = Tray(), shipped.stages.content.settings
+    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=parse(raw, limits, tray))
+    asked = waves(looking_into(tray, policy) for policy in shipped.pure)
+    content, found = think(mail, asked, lambda content: grown(content, limits, tray))
+    return content, {filter_: sorted(f.code for f in findings) for filter_, findings in found.items()}
 
 
 def looking_into(tray: Tray, policy: Policy) -> Policy:
