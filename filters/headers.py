@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -52,8 +53,8 @@ class Filter:
 
 def _repeated(content: Content) -> list[str]:
     """Fields that stand there more than once, against RFC 5322 3.6."""
-    counts = [(name, len(content.values(name))) for name in _AT_MOST_ONCE]
-    return [f"there are {count} {name} fields" for name, count in counts if count > 1]
+    counts = Counter(name.lower() for name, _ in content.headers)
+    return [f"there are {counts[name.lower()]} {name} fields" for name in _AT_MOST_ONCE if counts[name.lower()] > 1]
 
 
 def _date(content: Content) -> Iterator[Finding]:

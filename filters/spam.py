@@ -24,7 +24,7 @@ GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*" + "GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL" + 
 MAX_FIELD = 1000
 """Characters of a header field that are read."""
 
-_LINK = re.compile(r"https?://(?:[^\s/\"'<>?#@]{0,100}@)?([^\s/\"'<>?#:@]{1,253})", re.IGNORECASE)
+_LINK = re.compile(r"https?://(?:[^\s/\"'<>?#@]{0,100}@)?([^\s/\"'<>?#:@]{1,253})")  # in lower case: far quicker
 _ANCHOR = re.compile(r"<a\s([^<>]{1,2000})>\s{0,50}([^<>\s]{4,200})\s{0,50}</a", re.IGNORECASE)
 _SHOWN_HOST = re.compile(r"(?:https?://|(?=www\.))((?:[a-z0-9-]{1,63}\.){1,6}[a-z]{2,24})(?:[/?#:]|$)", re.IGNORECASE)
 _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]{1,64}@((?:[a-z0-9-]{1,63}\.){1,6}[a-z]{2,24})", re.IGNORECASE)
@@ -32,7 +32,6 @@ _TAG = re.compile(r"<[^<>]{0,2000}>")
 _PASSWORD = re.compile(r"<input\b[^<>]{0,500}\btype\s{0,5}=\s{0,5}[\"']?password", re.IGNORECASE)
 _SPLIT_WORD = re.compile("[\u00ad\u200b\u2060\ufeff](?<=[^\\W\\d_].)(?=[^\\W\\d_])")
 _SECOND_LEVELS = frozenset({"ac", "co", "com", "edu", "go", "gob", "gov", "gv", "ne", "net", "or", "org"})
-_SPACE = re.compile(r"\s+")
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 """The parser puts it for characters that nobody sees, and for those that turn the direction of writing."""
 
@@ -131,7 +130,7 @@ def _read(content: Content, settings: Settings) -> _Letter:
     plain = _text_of(content, "text/plain", settings.text_size)
     html = _text_of(content, "text/html", settings.text_size)
     visible = f"{plain}\n{unescape(_TAG.sub(' ', html))}"
-    hosts = dict.fromkeys(match[1].lower().rstrip(".") for match in _LINK.finditer(f"{plain}\n{unescape(html)}"))
+    hosts = dict.fromkeys(host.rstrip(".") for host in _LINK.findall(f"{plain}\n{unescape(html)}".lower()))
     return _Letter(settings, content, _field(content, "From"), _field(content, "Reply-To"), html, visible, tuple(hosts))
 
 
@@ -154,8 +153,8 @@ def _no_subject(letter: _Letter) -> str:
 
 def _shouting(letter: _Letter) -> str:
     subject = letter.content.subject
-    letters = [character for character in subject if character.isalpha()]
-    return _shown(subject) if len(letters) >= 10 and subject.isupper() and " " in subject.strip() else ""
+    shouts = subject.isupper() and " " in subject.strip() and sum(map(str.isalpha, subject)) >= 10
+    return _shown(subject) if shouts else ""
 
 
 def _no_recipients(letter: _Letter) -> str:
@@ -173,6 +172,8 @@ def _link_to_address(letter: _Letter) -> str:
 
 def _is_public_address(host: str) -> bool:
     """Whether *host* is an IPv4 address, also as one number ("http://3232235777/"), that is not of an inner network."""
+    if not host[-1:].isdigit():
+        return False
     try:
         return (IPv4Address(int(host)) if host.isascii() and host.isdigit() else IPv4Address(host)).is_global
     except ValueError:
@@ -186,7 +187,7 @@ def _link_shortener(letter: _Letter) -> str:
 def _link_disguised(letter: _Letter) -> str:
     """A link whose text shows one host while it leads to another."""
     for attributes, text in _ANCHOR.findall(letter.html):
-        shown, target = _SHOWN_HOST.match(unescape(text)), _LINK.search(unescape(attributes))
+        shown, target = _SHOWN_HOST.match(unescape(text)), _LINK.search(unescape(attributes).lower())
         if shown and target and "." in target[1] and not _related(shown[1], target[1]):
             return f"{_shown(shown[1])} leads to {_shown(target[1])}"
     return ""
@@ -207,6 +208,8 @@ def _address_in_name(letter: _Letter) -> str:
 
 def _as_seen(text: str) -> str:
     """*text* as eyes read it: full-width letters and signs as plain ones, without characters that nobody sees."""
+    if text.isascii() and text.isprintable():
+        return text
     seen = "".join(one for one in text if one != _REPLACED and unicodedata.category(one) != "Cf")
     return unicodedata.normalize("NFKC", seen).replace("\N{IDEOGRAPHIC FULL STOP}", ".")
 
@@ -237,14 +240,15 @@ def _recipients(letter: _Letter) -> list[str]:
 
 
 def _money_phrases(letter: _Letter) -> str:
-    text = _SPACE.sub(" ", letter.visible.lower())
+    text = f" {' '.join(letter.visible.lower().split())} "
     named = [phrase for phrase in letter.settings.phrases if phrase in text]
     return ", ".join(named[:10]) if len(named) >= letter.settings.min_phrases else ""
 
 
 def _split_words(letter: _Letter) -> str:
     """Words cut by characters that nobody sees, so that filters do not know them."""
-    count = sum(1 for _ in _SPLIT_WORD.finditer(f"{letter.content.subject}\n{letter.visible}"))
+    text = f"{letter.content.subject}\n{letter.visible}"
+    count = 0 if text.isascii() else sum(1 for _ in _SPLIT_WORD.finditer(text))
     return f"{count} words are cut by invisible characters" if count >= 5 else ""
 
 
