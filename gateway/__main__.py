@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from socket import socket
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from gateway import config as configuration
 from gateway import events, failpoints, roles, stages, tls
@@ -365,15 +365,15 @@ def _end_with_supervisor(stop: asyncio.Event) -> None:
 # ---- All processes ------------------------------------------------------------------------------------------------
 
 
-def supervise(config: Config, path: Path | None) -> None:
-    """Run the whole gateway on this machine until it is told to stop."""
-    from gateway import supervisor, terminal, welcome  # noqa: PLC0415 - see the top
+def supervise(config: Config, path: Path | None) -> NoReturn:
+    """Prepare the whole gateway on this machine, then be what keeps its processes running until it is told to stop."""
+    from gateway import keeper, supervisor, terminal, welcome  # noqa: PLC0415 - see the top
 
     events.configure(config.log.format, "gatepost")
     policies = policy.load(config.server.policies, None)
     _demand_confinement(policies)
     roles.make_folders(config)
-    with supervisor.only_one(config.run_dir):
+    with supervisor.only_one(config.run_dir) as lock:
         bound = roles.bind_all([*config.listeners, *config.pop3])
         store = _store(config)
         try:
@@ -381,17 +381,16 @@ def supervise(config: Config, path: Path | None) -> None:
         finally:
             store.close()
         helpers, scanner = _scanner(config, policies)
-        children = supervisor.children(config, path, {name: one.fileno() for name, one in bound.items()})
-        wanted = {(role.value, number) for role, number in roles.processes(config)}
+        sockets = {name: one.fileno() for name, one in bound.items()}
         roles.forget_ends(config.run_dir)
-        gateway = supervisor.Supervisor([*helpers, *children], ended=partial(roles.note_end, config.run_dir))
-        asyncio.run(
-            gateway.run(
-                lambda: wanted <= roles.running(config.run_dir),
-                lambda: terminal.try_to(lambda: welcome.greet(config, scanner)),
-            )
+        plan = keeper.Plan(
+            [*helpers, *supervisor.children(config, path, sockets)],
+            str(config.run_dir),
+            config.log.format,
+            terminal.rendered(lambda: welcome.greet(config, scanner)),
+            terminal.rendered(lambda: terminal.say("Gatepost has stopped.")),
         )
-    terminal.try_to(lambda: terminal.say("Gatepost has stopped."))
+        keeper.become(plan, [lock.fileno(), *sockets.values()])
 
 
 def _demand_confinement(policies: Policies) -> None:

@@ -16,11 +16,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from gateway import events
-from gateway.config import Config, Listener, Pop3Listener
 from gateway.store import owners
+
+if TYPE_CHECKING:  # the supervisor needs nothing of it
+    from gateway.config import Config, Listener, Pop3Listener
 
 SOCKETS = "GATEPOST_SOCKETS"
 """The environment variable that names inherited sockets: "mx=5 submission=6"."""
@@ -54,7 +56,7 @@ class Role(StrEnum):
     POP3 = "pop3"
 
 
-AnyListener = Listener | Pop3Listener
+AnyListener: TypeAlias = "Listener | Pop3Listener"
 
 
 class CannotListen(Exception):

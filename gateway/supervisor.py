@@ -16,9 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from gateway import events, roles
-from gateway.config import Config
+
+if TYPE_CHECKING:
+    from gateway.config import Config
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -32,6 +35,9 @@ READY = 30.0
 """Seconds within which the children should have announced themselves."""
 
 POLL = 0.05
+
+HEARD = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+"""The signals that a supervisor listens to. They may be blocked when it begins, so that none is lost before."""
 
 
 class AlreadyRunning(Exception):
@@ -74,14 +80,14 @@ def recent(ends: Sequence[float], now: float) -> list[float]:
 
 
 @contextmanager
-def only_one(run_dir: Path) -> Iterator[None]:
-    """Hold the run folder for this gateway, or raise `AlreadyRunning`."""
+def only_one(run_dir: Path) -> Iterator[IO[str]]:
+    """Hold the run folder for this gateway by an open file, or raise `AlreadyRunning`."""
     with (run_dir / "gatepost.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunning(f"a gateway already runs with this data folder ({run_dir.parent})") from None
-        yield
+        yield lock
 
 
 class Supervisor:
@@ -128,6 +134,7 @@ class Supervisor:
         # With a terminal, SIGHUP says that its window was closed; without one, it asks to read the policies again.
         on_hangup = self.stop if sys.stderr.isatty() else self._reload
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
     def _reload(self) -> None:
         self._signal([child.name for child in self._children if not child.helper], signal.SIGHUP)

@@ -5,10 +5,10 @@ Every text is cleaned and printed as plain text, so neither an escape sequence n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
-import os
-import select
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -37,14 +37,18 @@ def say(*words: object, style: str = "") -> None:
     _console().print(text(" ".join(map(str, words)), style), soft_wrap=True)
 
 
-def try_to(speak: Callable[[], object]) -> None:
-    """Let *speak* print, if standard output takes it at once: a service neither hangs nor ends for its words."""
-    try:
-        if select.select([], [sys.stdout], [], 0)[1]:
-            speak()
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush, at the end, fails again
+class _Paper(io.StringIO):
+    """In place of standard output: it is told apart from it by nobody who prints."""
+
+    def isatty(self) -> bool:
+        return bool(sys.__stdout__ and sys.__stdout__.isatty())
+
+
+def rendered(speak: Callable[[], object]) -> str:
+    """What *speak* would print on standard output, as it would look there."""
+    with contextlib.redirect_stdout(_Paper()) as paper:
+        speak()
+    return paper.getvalue()
 
 
 def complain(*words: object) -> None:
@@ -96,9 +100,12 @@ def plain(value: Any) -> Any:
 
 
 def faults(found: Iterable[Fault]) -> None:
-    """Every fault with its place, key and cure."""
-    rows = [(f"{one.file}:{one.line}" if one.line else one.file, one.key, one.problem, one.cure) for one in found]
-    table(f"{len(rows)} {'fault' if len(rows) == 1 else 'faults'}", ("where", "key", "what is wrong", "cure"), rows)
+    """Every fault: its place on a line by itself, as compilers write it, which no terminal is too narrow for."""
+    every = list(found)
+    say(f"{len(every)} {'fault' if len(every) == 1 else 'faults'}", style="bold")
+    for one in every:
+        say(f"{one.file}:{one.line}" if one.line else one.file, style="bold")
+        say("  ", f"{one.key} {one.problem}{one.cure and f' → {one.cure}'}".strip())
 
 
 def moment(seconds: float) -> str:

@@ -52,8 +52,10 @@ def part(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         if b"gateway.pipeline.confined" in words:
             return "confined"
+        if b"gateway.keeper" in words:
+            return "supervisor"
         if b"gateway" in words:
-            return "supervisor" if words[-1] == b"run" else words[-1].decode("ascii", "replace")
+            return words[-1].decode("ascii", "replace")
         return Path(words[0].decode("utf-8", "replace")).name
     return "ended"
 
