@@ -7,6 +7,7 @@ handed on in facts, for filters that know addresses. What cannot be decoded is t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import io
 import re
@@ -36,6 +37,8 @@ MAX_TEXT = 480
 """Characters of a code that are handed on."""
 MAX_CODES = 10
 """Codes of one picture that are told."""
+MAX_KNOWN = 256
+"""Pictures of which it is remembered what they show: logos come again with every mail of their owner."""
 
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
 _TYPES = frozenset(f"image/{one.lower()}" for one in _FORMATS)
@@ -72,6 +75,7 @@ class Filter:
             raise ValueError("images.images, images.size and images.pixels must be at least 1")
         self._settings = settings
         self._payloads = payloads
+        self._known: dict[bytes, list[str]] = {}
 
     def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
         """For each picture at most one finding of each code."""
@@ -89,7 +93,7 @@ class Filter:
         try:
             if len(octets) > self._settings.size:
                 raise _Undecodable("is larger than is read")  # noqa: TRY301  said where all else is said
-            texts = _texts(octets, self._settings.pixels, pdf=_is_pdf(part))
+            texts = self._texts(octets, pdf=_is_pdf(part))
         except _Undecodable as error:
             yield Finding("unreadable", f"{_named(part)} {error}", part.path)
             return
@@ -100,6 +104,15 @@ class Filter:
             yield Finding("qr_link", f"{_named(part)} shows a code that leads to {links[0][:100]}", part.path, facts)
         if others:
             yield Finding("qr_text", f"{_named(part)} shows a code", part.path, tuple(f"text={one}" for one in others))
+
+    def _texts(self, octets: bytes, *, pdf: bool) -> list[str]:
+        digest = hashlib.sha256(octets).digest()
+        if digest not in self._known:
+            texts = _texts(octets, self._settings.pixels, pdf=pdf)
+            if len(self._known) >= MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[digest] = texts
+        return self._known[digest]
 
 
 class _Undecodable(Exception):

@@ -196,6 +196,23 @@ def test_a_pdf_of_very_many_pictures_is_told_and_costs_little():
     assert time.process_time() - before < 1
 
 
+def test_what_a_picture_shows_is_remembered_and_that_it_could_not_be_decoded_is_not(monkeypatch):
+    monkeypatch.setattr(images, "MAX_KNOWN", 2)
+    asked: list[bytes] = []
+    monkeypatch.setattr(images, "_texts", lambda octets, *_, **__: asked.append(octets) or texts(octets))
+    texts = {b"a": [URL], b"b": [], b"c": []}.__getitem__
+    payloads = {"1": b"a", "2": b"b", "3": b"c"}
+    one = Filter(Settings(), Laid(payloads))
+    parts = tuple(Part(path, "image/png", "a.png", "image/png", 1) for path in ("1", "1", "2", "1", "3", "3", "2", "1"))
+    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
+    assert [finding.code for finding in one.check(mail, {})] == ["qr_link"] * 4
+    assert asked == [b"a", b"b", b"c", b"a"]
+    broken = Filter(Settings(), Laid({"1": b"broken"}))
+    monkeypatch.undo()
+    mail = Mail("id", mail.session, content=Content(parts=parts[:1]))
+    assert [broken.check(mail, {})[0].code for _ in range(2)] == ["unreadable"] * 2
+
+
 def test_a_picture_of_too_many_octets_is_told():
     made = octets(code())
     assert codes(made, settings=Settings(size=len(made) - 1)) == ["unreadable"]
