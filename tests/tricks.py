@@ -19,6 +19,12 @@ def lines(*pieces: bytes) -> bytes:
     return CRLF.join(pieces)
 
 
+def short(hidden: bytes) -> bytes:
+    """In base64, on lines that do not look like it."""
+    encoded = base64.b64encode(hidden)
+    return CRLF.join(encoded[at : at + 20] for at in range(0, len(encoded), 20))
+
+
 def base64_of(hidden: bytes) -> bytes:
     return base64.encodebytes(hidden).replace(b"\n", CRLF)
 
@@ -48,6 +54,8 @@ def tricks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     yield from _boundaries(hidden)
     yield from _structures(hidden)
     yield from _texts(hidden)
+    yield from _uuencoded(hidden)
+    yield from _mails(hidden)
     yield from _containers(hidden)
 
 
@@ -61,10 +69,8 @@ def _plain(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     )
 
 
-def quoted(hidden: bytes) -> bytes:
-    return CRLF.join(
-        b"".join(b"=%02X" % octet for octet in hidden[at : at + 20]) + b"=" for at in range(0, len(hidden), 20)
-    )
+def quoted(hidden: bytes, end: bytes = b"=\r\n") -> bytes:
+    return end.join(b"".join(b"=%02X" % octet for octet in hidden[at : at + 20]) for at in range(0, len(hidden), 20))
 
 
 def _encodings(hidden: bytes) -> Iterator[tuple[str, bytes]]:
@@ -107,6 +113,16 @@ def _encodings(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         }:
             yield f"encoding of the whole mail: {name}", head(BINARY, field, NAMED) + base64_of(hidden)
 
+    for name, field in {
+        "a comment in the name": b"Content-Transfer-Encoding(x): base64",
+        "a semicolon in the name": b"Content-Transfer-Encoding;: base64",
+        "a dot in the name": b"Content-Transfer-Encoding.: base64",
+        "two colons": b"Content-Transfer-Encoding:: base64",
+        "folded in the word": b"Content-Transfer-Encoding: bas\r\n e64",
+        "folded before the colon": b"Content-Transfer-Encoding\r\n : base64",
+    }.items():
+        yield f"encoding: {name}", mixed(TEXT, lines(BINARY, field, NAMED, b"", short(hidden)))
+
 
 def _bodies(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     """What stands in the body that says that it is base64."""
@@ -128,8 +144,18 @@ def _bodies(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         "text behind": clean + CRLF + b"-- " + CRLF + b"a list of letters",
         "an empty line before": CRLF + CRLF + clean,
         "a comment line before": b"# letter" + CRLF + clean,
+        "a line of words before": b"Good day" + CRLF + short(hidden),
+        "lines of dashes between": short(hidden).replace(CRLF, b"\r\n--\r\n"),
     }.items():
         yield f"base64: {name}", mixed(TEXT, lines(BINARY, B64, NAMED, b"", body))
+
+    for name, end in {
+        "blanks behind": b"= \t\r\n",
+        "twice": b"=\r\n=\r\n",
+        "a control character behind": b"=\x0b\r\n",
+    }.items():
+        body = lines(BINARY, b"Content-Transfer-Encoding: quoted-printable", NAMED, b"", quoted(hidden, end))
+        yield f"soft line breaks: {name}", mixed(TEXT, body)
 
 
 def _types(hidden: bytes) -> Iterator[tuple[str, bytes]]:
@@ -150,6 +176,9 @@ def _types(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         "digest": b"multipart/digest; boundary=B",
     }.items():
         yield f"type: {name}", mixed(TEXT, attached(hidden), kind=kind)
+    for field in (b"Content-Type(x)", b"Content-Type;", b"Content-Type\r\n ", b"=Content-Type"):
+        whole = mixed(TEXT, lines(BINARY, B64, NAMED, b"", short(hidden)))
+        yield f"type: in {field!r}", whole.replace(b"Content-Type", field, 1)
 
 
 def _boundaries(hidden: bytes) -> Iterator[tuple[str, bytes]]:
@@ -298,6 +327,51 @@ def _texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         "in HTML: a data URI",
         head(b"Content-Type: text/html") + b"<a href='data:x/y;base64," + base64.b64encode(hidden) + b"'>",
     )
+
+
+def _uuencoded(hidden: bytes) -> Iterator[tuple[str, bytes]]:
+    """What many take for uuencode."""
+    uu = [binascii.b2a_uu(hidden[at : at + 45])[:-1] for at in range(0, len(hidden), 45)]
+    for name, begin, body in (
+        ("in capitals", b"BEGIN 644 a", lines(*uu)),
+        ("a mode of many digits", b"begin 1000000644 a", lines(*uu)),
+        ("a mode that is none", b"begin 999 a", lines(*uu)),
+        ("tabs", b"begin\t644\ta", lines(*uu)),
+        ("no name", b"begin 644", lines(*uu)),
+        ("a long name", b"begin 644 " + b"a" * 500, lines(*uu)),
+        ("empty lines between", b"begin 644 a", (CRLF + CRLF).join(uu)),
+        ("other lines between", b"begin 644 a", b"\r\nSome: words\r\n".join(uu)),
+        ("more at the end of each line", b"begin 644 a", lines(*(line + b" x" for line in uu))),
+        ("a table first", b"begin 644 a", lines(b"table", b"@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_", *uu)),
+        ("blanks before each line", b"begin 644 a", lines(*(b" " + line for line in uu))),
+    ):
+        text = begin + CRLF + body + b"\r\n`\r\nend\r\n"
+        yield f"uuencode: {name}", head() + b"Good day\r\n\r\n" + text
+        declared = lines(BINARY, b"Content-Transfer-Encoding: x-uuencode", NAMED, b"", text)
+        yield f"declared as uuencode: {name}", mixed(TEXT, declared)
+    bare = lines(BINARY, b"Content-Transfer-Encoding: x-uuencode", NAMED, b"", *uu)
+    yield "declared as uuencode: nothing begins it", mixed(TEXT, bare)
+
+
+def _mails(hidden: bytes) -> Iterator[tuple[str, bytes]]:
+    """Mails that say that they are something else."""
+    file = lines(BINARY, b"Content-Transfer-Encoding: quoted-printable", NAMED, b"", quoted(hidden))
+    for kind in (
+        b"message/x-letter",
+        b"text/plain; name=a.eml",
+        b"application/x-letter; name=a.eml",
+        b"text/html; name=a.mht",
+    ):
+        yield (
+            f"a mail that is {kind!r}",
+            mixed(
+                TEXT,
+                lines(b"Content-Type: " + kind, b"", mixed(TEXT, file, mark=b"C", kind=b"multipart/mixed; boundary=C")),
+            ),
+        )
+    yield "in a text, with its header", head() + b"Good day\r\n\r\n--B\r\n" + file + CRLF
+    ended = lines(BINARY, b"Content-Transfer-Encoding: quoted-printable", quoted(hidden))
+    yield "a header that ends at a line that is no field", mixed(TEXT, ended)
 
 
 def binhex(hidden: bytes) -> bytes:

@@ -7,7 +7,6 @@ What is odd is read again as others would read it (`views.py`).
 
 from __future__ import annotations
 
-import binascii
 import io
 import re
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from gateway.events import clean
 from gateway.model import Content, Part
 from gateway.pipeline import author, libarchive, views
 from gateway.pipeline.decoded import PORTION, Base64
-from gateway.pipeline.embedded import loose_base64
+from gateway.pipeline.embedded import loose_base64, loose_quoted
 from gateway.pipeline.gathered import Gathered
 from gateway.pipeline.mime import (
     Field,
@@ -51,6 +50,8 @@ _ENCODINGS = {"", "7bit", "8bit", "binary", *_ENCODED}
 _UU = {"x-uuencode", "uuencode", "x-uue", "uue"}
 _PAGES = {"text/html", "image/svg+xml"}
 _PAGE_NAMES = (".htm", ".html", ".xhtml", ".shtml", ".svg", ".hta", ".mht", ".mhtml")
+_MAIL_NAMES = (".eml", ".mht", ".mhtml", ".nws")
+_FIELDS = re.compile(rb"\n[ \t>]{0,4}content-[a-z]", re.IGNORECASE)
 _USUAL = re.compile(rb"\s{0,9}this is an? [a-z -]{0,40}message in mime format[ .\r\n-]{0,20}", re.IGNORECASE)
 _LINE_END = re.compile(rb"\r\n(?![ \t])")
 _FIELD = re.compile(rb"([!-9;-~]+)([ \t]*):")
@@ -328,6 +329,7 @@ class _Walk:
         sniffed = sniff(self._decoded(encoding, body, min(end, body + 2 * PREFIX))[:PREFIX])
         text = self._text(header, encoding, end) if kind.startswith("text/") else ""
         self._add(Part(path, kind, "", sniffed, end - body, text=text), header, start, end)
+        leaf = self.found.parts[-1]
         unseen = self.encoded or depth > SCANNED_DEPTH
         self.found.tray.put(path, partial(self._start, encoding, body, end), unseen=unseen)
         plain = self._is_plain(encoding, body, end)
@@ -345,12 +347,12 @@ class _Walk:
             self._encoded_message(self._decoded(encoding, body, end), path, depth)
         elif (
             not sniffed
-            and not kind.startswith(("text/", "message/"))
+            and kind != "message/external-body"
+            and (not kind.startswith("text/") or _is_mail(filenames(header)))
             and is_message(self._start(encoding, body, end, PREFIX))
         ):
             self._encoded_message(self._decoded(encoding, body, end), path, depth)
-        else:
-            self.found.archive(partial(self.file, encoding, body, end), self.found.parts[-1], filenames(header))
+        self.found.archive(partial(self.file, encoding, body, end), leaf, filenames(header))
         if not kind.startswith("text/") and _is_page(sniffed, filenames(header)):
             self.found.text(self._decoded(encoding, body, end), path)  # what its script would build a file of
         if kind.startswith("text/"):
@@ -359,6 +361,8 @@ class _Walk:
             self._whole_base64(body, end)
         elif encoding not in _ENCODED and not sniffed:
             self.found.text(bytes(self.data[body:end]), path)
+        if encoding in _UU:
+            self.found.uuencoded(bytes(self.data[body:end]), path)
 
     def _text(self, header: Header, encoding: str, end: int) -> str:
         stop = min(end, header.body + 4 * self.limits.text_size)
@@ -384,13 +388,14 @@ class _Walk:
         text = self._decoded(encoding, header.body, end)
         if codec_of(_charset(header)).startswith(("utf_16", "utf_32")):
             text = decode_text(text, _charset(header)).encode("utf-8")
+        self.found.odd = self.found.odd or bool(_FIELDS.search(text))
         self.found.text(text, path)
 
     def _decoded(self, encoding: str, start: int, end: int) -> bytes:
         raw = bytes(self.data[start:end])
         if encoding == "base64":
             return loose_base64(raw)
-        return binascii.a2b_qp(raw) if encoding == "quoted-printable" else raw
+        return loose_quoted(raw) if encoding == "quoted-printable" else raw
 
     def _start(self, encoding: str, start: int, end: int, most: int) -> bytes:
         """The first *most* octets of what stands there, decoded: nearly always in four times as many."""
@@ -424,6 +429,11 @@ def _message(found: Gathered, octets: bytes, path: str, depth: int = 0) -> None:
 def _is_page(sniffed: str, names: list[str]) -> bool:
     """Whether a browser opens it. What is a picture, an archive or a program is none, whatever its name says."""
     return sniffed in _PAGES or (not sniffed and any(name.lower().endswith(_PAGE_NAMES) for name in names))
+
+
+def _is_mail(names: list[str]) -> bool:
+    """Whether a mail program opens it, whatever its type says."""
+    return any(name.lower().endswith(_MAIL_NAMES) for name in names)
 
 
 def _charset(header: Header) -> str:

@@ -15,8 +15,9 @@ from gateway.pipeline.sniff import PREFIX, sniff
 MIN_RUN = 88
 """Characters of base64 that may be a file: EICAR's 68 octets need 92."""
 
-_UU = re.compile(rb"(?:^|\n)begin(-base64)?[ \t]+[0-7]{1,6}[ \t]+([^\r\n]{1,200})\r?\n")
-_UU_END = re.compile(rb"\n(?:end|====)[ \t]*\r?(?:\n|\Z)")
+_UU = re.compile(rb"(?:^|\n)[ \t>]{0,4}begin(-base64)?[ \t]+[0-9a-z]{1,20}(?:[ \t]+([^\r\n]*))?\r?\n", re.IGNORECASE)
+_UU_LINE = re.compile(rb"^[ \t]*+([!-_][ -`]++)([^\r\n]?)", re.MULTILINE)
+_UU_END = re.compile(rb"\n[ \t]{0,4}(?:end|====)[ \t]*\r?(?:\n|\Z)", re.IGNORECASE)
 _YENC = re.compile(rb"(?:^|\n)=ybegin [^\r\n]{0,300}?name=([^\r\n]{1,200})\r?\n(?:=ypart [^\r\n]{0,200}\r?\n)?")
 _YENC_END = re.compile(rb"\n=yend")
 _BINHEX = re.compile(rb"must be converted with BinHex[^\r\n]{0,40}\s{1,20}:")
@@ -24,6 +25,7 @@ _RUN = re.compile(
     rb"(?<![A-Za-z0-9+/=_.%&?-])[A-Za-z0-9+/]{40,}+(?:[ \t]?\r?\n[A-Za-z0-9+/]++(?=[=\r\n]|\Z))*+(?:\r?\n)?={0,2}"
 )
 _TOKEN = re.compile(rb"[A-Za-z0-9+/]{40}")
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _PRINTABLE = bytes({*range(32, 127), 9, 10, 13})
 _SHIFTED = bytes((octet - 42) % 256 for octet in range(256))
 _BINHEX_TO_BASE64 = bytes.maketrans(
@@ -41,8 +43,8 @@ class File(NamedTuple):
 
 def files(text: bytes, most: int) -> Iterator[File]:
     """Every file that stands in *text*; no more than *most* octets of each."""
-    if b"begin" in text:
-        yield from _uuencoded(text, most)
+    yield from _uuencoded(text, most)
+    if b"=ybegin" in text:
         yield from _yencoded(text, most)
     if b"BinHex" in text:
         yield from _binhexed(text, most)
@@ -68,21 +70,21 @@ def _pieces(begin: re.Pattern[bytes], end: re.Pattern[bytes], text: bytes) -> It
 
 def _uuencoded(text: bytes, most: int) -> Iterator[File]:
     for match, body in _pieces(_UU, _UU_END, text):
-        octets = loose_base64(body[: most * 2]) if match[1] else _uu_lines(body[: most * 2])
-        if octets:
-            yield File(_name(match[2]), octets[:most])
+        read = [loose_base64(body[: most * 2])] if match[1] else uudecoded(body[: most * 2])
+        yield from (File(_name(match[2] or b""), octets[:most]) for octets in read)
 
 
-def _uu_lines(body: bytes) -> bytes:
-    """Lines as far as they are uuencoded. Some writers pad a line wrongly, so only what its length says is read."""
-    out = []
-    for line in body.split(b"\n"):
-        count = (line[0] - 32) & 63 if line else 0
-        try:
-            out.append(binascii.a2b_uu(line[: 1 + (count * 4 + 2) // 3]) if count else b"")
-        except binascii.Error:
-            break
-    return b"".join(out)
+def uudecoded(body: bytes) -> list[bytes]:
+    """What the uuencoded lines of *body* hold; where others look nearly so, with those as well and without them."""
+    whole, exact = bytearray(), bytearray()
+    for match in _UU_LINE.finditer(body):
+        line, count = match[1], match[1][0] - 32
+        size = 1 + (count * 4 + 2) // 3  # only what the length says: some pad a line
+        if len(line) >= size or not match[2]:  # and some cut the blanks at its end
+            octets = binascii.a2b_uu(line[:size])
+            whole += octets
+            exact += octets if (len(line) - 1) // 4 == (count + 2) // 3 else b""
+    return list(dict.fromkeys(bytes(octets) for octets in (whole, exact) if octets))
 
 
 def _yencoded(text: bytes, most: int) -> Iterator[File]:
@@ -146,12 +148,20 @@ def loose_base64(raw: bytes) -> bytes:
         return binascii.a2b_base64(kept[:whole] + b"=" * (-whole % 4))
 
 
-def on_behind_padding(raw: bytes) -> list[bytes]:
-    """What other readers see in base64 that goes on behind its "=": each piece by itself, or no padding at all."""
+def loose_quoted(raw: bytes) -> bytes:
+    """Decode quoted-printable. White space at the end of a line does not count (RFC 2045 6.7, rule 3)."""
+    if b"= " in raw or b"=\t" in raw:
+        raw = re.sub(rb"=[ \t]+(?=\r?\n)", b"=", raw)
+    return binascii.a2b_qp(raw)
+
+
+def otherwise(raw: bytes) -> list[bytes]:
+    """What else readers see in odd base64: without the lines that have other characters in them; and where it goes on
+    behind its "=", each piece by itself, or no padding at all."""
+    lines = [line for line in raw.split(b"\n") if not line.strip().translate(None, _BASE64)]
+    out = [loose_base64(b"\n".join(lines))]
     padding = raw.find(b"=")
-    if padding < 0 or not raw[padding:].strip(b"= \t\r\n"):
-        return []
-    pieces = bytearray()
-    for match in re.finditer(rb"[^=]+", raw):
-        pieces += loose_base64(match[0] + b"==")
-    return [bytes(pieces), loose_base64(raw.replace(b"=", b""))]
+    if padding >= 0 and raw[padding:].strip(b"= \t\r\n"):
+        out += [b"".join(loose_base64(match[0] + b"==") for match in re.finditer(rb"[^=]+", raw))]
+        out += [loose_base64(raw.replace(b"=", b""))]
+    return out

@@ -98,6 +98,12 @@ class Gathered:
         for file in embedded.files(text, self.limits.archive_size):
             self.file(file.name, file.octets, path)
 
+    def uuencoded(self, body: bytes, path: str) -> None:
+        """What *body*, declared as uuencoded, holds for those who need no line that begins it."""
+        for octets in embedded.uudecoded(body):
+            if digest_of(octets) not in self.known:
+                self.file("", octets, path)
+
     def tnef(self, stream: bytes, path: str) -> None:
         """The files in a winmail.dat."""
         try:

@@ -47,6 +47,9 @@ _MEDIA_TYPE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]{1,80})/([A-Za-z0-9!#$&^_.+-]
 _WORD = re.compile(r"=\?([A-Za-z0-9_-]{1,40})(?:\*[A-Za-z-]{1,20})?\?([BbQq])\?([^? ]{0,1000})\?=")
 _PARAMETER = re.compile(r';\s*([^\s=;"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
 _LOOSE_NAME = re.compile(r'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";]{1,1000})', re.IGNORECASE)
+_BARE_NAME = re.compile(
+    r'name\*?\s{0,20}=\s{0,20}(?:\([^)]{0,100}\)\s{0,20}"?)?([^\s()<>@,;:\\"/\[\]?=]{1,1000})', re.IGNORECASE
+)
 _SECTION = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
 
 
@@ -235,7 +238,16 @@ def filenames(header: Header) -> list[str]:
 
 def _names(value: str, parameter: str) -> Sequence[str]:
     """The values of *parameter*; where the grammar shows none, what a forgiving reader would take for one."""
-    return readings(value, parameter) or [match.strip() for match in _LOOSE_NAME.findall(value[:MAX_VALUE])]
+    named = readings(value, parameter) or [match.strip() for match in _LOOSE_NAME.findall(value[:MAX_VALUE])]
+    named = [name.strip('"') for name in named]  # quotes out of place
+    kinds = {"", *map(suffix, named)}
+    return named + [name for name in _BARE_NAME.findall(value[:MAX_VALUE]) if suffix(name) not in kinds]
+
+
+def suffix(name: str) -> str:
+    """What tells the kind of a file, in lower case and without its dot; "" where *name* has none."""
+    name = file_name(decode_words(name)).rstrip(" .").lower()
+    return name.rpartition(".")[2] if "." in name else ""
 
 
 def decode_words(value: str) -> str:

@@ -19,6 +19,7 @@ _TYPE = re.compile(rf"[A-Za-z0-9.+-]+/[A-Za-z0-9.+_-]+[ \t]*{_PARAMETERS}")
 _DISPOSITION = re.compile(rf"[A-Za-z-]+[ \t]*{_PARAMETERS}")
 _PARAMETER_NAME = re.compile(r";[ \t]*([A-Za-z0-9-]+)=")
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=?-](?:[0-9A-Za-z'()+_,./:=? -]{0,68}[0-9A-Za-z'()+_,./:=?-])?")
+_DESCRIBING = re.compile(r"content-[a-z0-9]+(?:-[a-z0-9]+)*|x-[a-z0-9-]+")
 _ENCODINGS = {"7bit", "8bit", "binary", "base64", "quoted-printable"}
 _CONTROLS = bytes({*range(0x20)} - {*b"\t\r\n"})
 _EMPTY_FOLD = re.compile(rb"\r\n[ \t]+(?:\r\n|\Z)")
@@ -31,11 +32,14 @@ MAX_AROUND = 4096
 
 def plain_header(header: Header, block: bytes) -> bool:
     """Whether the fields that describe the content can be read in one way only."""
-    described = [field for field in header.fields if field.name[:8].lower() == "content-"]
-    values = {field.name[8:].lower(): field.value for field in described}
-    kind, encoding, disposition = (values.get(name) for name in ("type", "transfer-encoding", "disposition"))
+    described = [(name, field.value) for field in header.fields if "content" in (name := field.name.lower())]
+    values = dict(described)
+    kind, encoding, disposition = (
+        values.get(f"content-{name}") for name in ("type", "transfer-encoding", "disposition")
+    )
     return (
         len(values) == len(described)
+        and all(map(_DESCRIBING.fullmatch, values))
         and (kind is None or (_TYPE.fullmatch(kind) is not None and _is_unique(kind)))
         and (encoding is None or encoding.lower() in _ENCODINGS)
         and (disposition is None or (_DISPOSITION.fullmatch(disposition) is not None and _is_unique(disposition)))

@@ -6,19 +6,19 @@ is said (`ambiguities`). What others get to read is bounded: of base64 that can 
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
+from itertools import islice
 from mmap import mmap
 from typing import NamedTuple
 
 import fast_mail_parser
 
 from gateway.pipeline import embedded
-from gateway.pipeline.embedded import loose_base64, on_behind_padding
+from gateway.pipeline.embedded import loose_base64, loose_quoted, otherwise
 from gateway.pipeline.gathered import Gathered, digest_of
-from gateway.pipeline.mime import decode_words, file_name
+from gateway.pipeline.mime import Field, Header, filenames, raw_text, suffix
 from gateway.pipeline.sniff import PREFIX, sniff
 from gateway.pipeline.tray import Unscannable
 
@@ -33,14 +33,22 @@ MAX_PADDINGS = 200_000
 """Places at which base64 may be padded: some writers do so at the end of every line."""
 MAX_HEADERS = 4
 """Header blocks behind one another that a section may begin with: those of messages in messages."""
+MAX_NO_FIELDS = 2
+"""Lines in a header that are no fields, at which it may end."""
 
-_LINE_OF_DASHES = re.compile(rb"(?:\A|\r?\n)--[^\r\n]*")
+_LINE_OF_DASHES = re.compile(rb"(?:\A|\r?\n)[ \t>]{0,4}--[^\r\n]*")
+_BORDER = re.compile(
+    rb"(?:\A|\r?\n)[ \t>]{0,4}--"
+    rb"(?:[^\r\n]+--[ \t]*(?=\r?\n|\Z)|[^\r\n]*(?=\r?\n[!-9;-~]{1,80}[ \t]*:)|[^\r\n]+(?=\r?\n\r?\n))"
+)
+"""Such a line that closes, or has a header behind it: others may stand in a body."""
 _EMPTY_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
-_ENTITY = re.compile(rb"^content-[a-z-]{1,40}[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_ENTITY = re.compile(rb"content[-_][a-z]", re.IGNORECASE)
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BASE64 = _ALPHABET + b"=\r\n"
 _FIELD = re.compile(rb"[!-9;-~]{1,80}[ \t]*:")
-_NAME = re.compile(rb'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";\r\n]{1,300})', re.IGNORECASE)
+_HOLDS_PARTS = re.compile("multipart/.*|message/(?:rfc822|global|news|partial|external-body)")
+_NO_FIELD = re.compile(rb"\r?\n(?=[^\r\n: \t]{1,1000}(?:\r?\n|\Z))")
 _KIND = re.compile(rb"content-type\s{0,20}:\s{0,20}([a-z]{1,40}/[a-z0-9.+_-]{1,80})", re.IGNORECASE)
 
 
@@ -107,23 +115,19 @@ def _compare(view: str, seen: list[Seen] | None, files: set[bytes], found: Gathe
     for one in seen:
         if one.is_file and digest_of(one.octets) not in found.known:
             found.ambiguous(f"one mail program sees a file that another does not ({view})")
-        elif one.is_file and _suffix(one.name) not in {"", *(_suffix(part.filename) for part in found.parts)}:
+        elif one.is_file and _is_new(one.name, found):
             found.ambiguous(f"one mail program sees another kind of name than the next ({view})")
-            found.known.discard(digest_of(one.octets))
         _add(one, view, found)
 
 
 def _add(seen: Seen, view: str, found: Gathered) -> None:
-    """Make a part of what is new."""
-    digest = digest_of(seen.octets)
-    if seen.octets.strip() and digest not in found.known:
-        found.known.add(digest)
+    """Make a part of what is new, or has a kind of name that is new."""
+    if seen.octets.strip() and (digest_of(seen.octets) not in found.known or _is_new(seen.name, found)):
         found.file(seen.name, seen.octets, view, view)
 
 
-def _suffix(name: str) -> str:
-    name = file_name(decode_words(name)).rstrip(" .").lower()
-    return name.rpartition(".")[2] if "." in name else ""
+def _is_new(name: str, found: Gathered) -> bool:
+    return suffix(name) not in {"", *(suffix(part.filename) for part in found.parts)}
 
 
 def _abridged(data: Buffer, leaves: list[Leaf]) -> tuple[bytes, list[Leaf]]:
@@ -163,7 +167,7 @@ def _readings(message: bytes, leaves: list[Leaf]) -> Iterator[bytes]:
 def _decoded(raw: bytes, encoding: str) -> bytes:
     if encoding == "base64":
         return loose_base64(raw)
-    return binascii.a2b_qp(raw) if encoding == "quoted-printable" else raw
+    return loose_quoted(raw) if encoding == "quoted-printable" else raw
 
 
 def _is_torn(raw: bytes, encoding: str) -> bool:
@@ -206,21 +210,30 @@ def _anywhere(message: bytes, leaves: list[Leaf]) -> Iterator[Seen]:
     dashes, behind anything like a header, in every encoding that one of its fields may mean."""
     for leaf in leaves:
         if leaf.encoding == "base64" and not leaf.plain:
-            yield from map(Seen, _behind_padding(message[leaf.start : leaf.end]))
+            yield from map(Seen, _otherwise(message[leaf.start : leaf.end]))
     for file in embedded.files(message, MAX_READ):
         yield Seen(file.octets, "", file.name)
-    ends = [match.span() for _, match in zip(range(MAX_SECTIONS + 1), _LINE_OF_DASHES.finditer(message), strict=False)]
-    if len(ends) > MAX_SECTIONS:
-        raise Unscannable("an odd mail has too many lines that may part it")
-    for (_, start), (end, _) in zip([(0, 0), *ends], [*ends, (len(message), 0)], strict=True):
+    for start, end in dict.fromkeys([*_sections(_LINE_OF_DASHES, message), *_sections(_BORDER, message)]):
         yield from _section(message, start, end, leaves)
 
 
+def _sections(border: re.Pattern[bytes], message: bytes) -> Iterator[tuple[int, int]]:
+    """Where what stands between two borders begins and ends."""
+    ends = [match.span() for _, match in zip(range(MAX_SECTIONS + 1), border.finditer(message), strict=False)]
+    if len(ends) > MAX_SECTIONS:
+        raise Unscannable("an odd mail has too many lines that may part it")
+    for (_, start), (end, _) in zip([(0, 0), *ends], [*ends, (len(message), 0)], strict=True):
+        yield start, end
+
+
 def _section(message: bytes, start: int, end: int, leaves: list[Leaf]) -> Iterator[Seen]:
-    """Each way to part a header from a body, up to four headers deep."""
+    """Each way to part a header from a body, up to four headers deep; some end a header at a line that is no field."""
     at = start
     for _ in range(MAX_HEADERS):
         blank = _EMPTY_LINE.search(message, at, end)
+        for line in islice(_NO_FIELD.finditer(message, at, blank.start() if blank else end), MAX_NO_FIELDS):
+            if _ENTITY.search(head := message[start : line.start()]):
+                yield from _body(head, message[line.end() : end], _is_read(line.end(), end, leaves))
         if not blank:
             break
         head = message[start : blank.start()]
@@ -237,22 +250,30 @@ def _is_read(start: int, end: int, leaves: list[Leaf]) -> bool:
 
 
 def _body(head: bytes, body: bytes, is_read: bool) -> Iterator[Seen]:
-    """*body* in every encoding that *head* may mean."""
-    name, kind = _NAME.findall(head), _KIND.findall(head)
-    about = (kind[-1] if kind else b"").decode("ascii").lower(), (name[-1] if name else b"").decode("utf-8", "replace")
-    meant = head.lower()
-    if b"base64" in meant:
-        yield from (Seen(octets, *about) for octets in (loose_base64(body), *_behind_padding(body)))
+    """*body* in every encoding that *head* may mean, and by every name."""
+    kinds, names = _KIND.findall(head), _names(head)
+    kind = (kinds[-1] if kinds else b"").decode("ascii").lower()
+    meant = head.translate(None, b" \t\r\n").lower()
+    bodies = [loose_base64(body), *_otherwise(body)] if b"base64" in meant else []
     if b"quoted" in meant:
-        yield Seen(binascii.a2b_qp(body), *about)
-    if not (is_read or _is_encoded(body)) and not about[0].startswith(("multipart/", "message/")):
-        yield Seen(body, *about)
+        bodies.append(loose_quoted(body))
+    if not ((is_read and not names) or _is_encoded(body)) and not _HOLDS_PARTS.fullmatch(kind):
+        bodies.append(body)
+    for octets in bodies:
+        yield from (Seen(octets, kind, name) for name in names or [""])
 
 
-def _behind_padding(body: bytes) -> list[bytes]:
+def _names(head: bytes) -> list[str]:
+    """The names that stand in *head*, whatever the fields are called."""
+    lines = [line for line in re.split(rb"\r?\n(?![ \t])", head) if b"name" in line.lower()]
+    fields = (Field(field, raw_text(line)) for line in lines for field in ("content-disposition", "content-type"))
+    return filenames(Header(tuple(fields), 0))
+
+
+def _otherwise(body: bytes) -> list[bytes]:
     if body.count(b"=") > MAX_PADDINGS:
         raise Unscannable("base64 in an odd mail is padded in too many places")
-    return on_behind_padding(body)
+    return otherwise(body)
 
 
 def _is_encoded(body: bytes) -> bool:

@@ -59,7 +59,7 @@ def test_no_text_makes_a_reader_raise(pieces):
     text = b"".join(pieces)
     for file in embedded.files(text, MOST):
         assert len(file.octets) <= MOST
-    assert all(isinstance(octets, bytes) for octets in embedded.on_behind_padding(text))
+    assert all(isinstance(octets, bytes) for octets in embedded.otherwise(text))
 
 
 @pytest.mark.parametrize(

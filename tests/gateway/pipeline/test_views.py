@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gateway.model import Content as Seen
 from gateway.pipeline import views
 from gateway.pipeline.content import parse
+from gateway.pipeline.mime import suffix
 from gateway.pipeline.tray import Tray
 from gateway.stages import Content
 from tests import tricks
@@ -73,6 +74,31 @@ def test_a_program_is_known_as_one_whatever_hides_it():
     for name, mail in tricks.tricks(PROGRAM):
         content, _ = seen(mail)
         assert name == "as it is" or any(part.sniffed == "application/x-dosexec" for part in content.parts), name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Disposition: attachment; filename=letter.exe,x",
+        b"Content-Disposition: attachment; filename=letter.exe(x)",
+        b"Content-Disposition: attachment; filename=(x)letter.exe",
+        b'Content-Disposition: attachment; filename=(x)"letter.exe"',
+        b"Content-Disposition: attachment; filename=letter.exe x",
+        b'Content-Disposition: attachment; filename=letter.exe"',
+        b'Content-Disposition: attachment; filename=="letter.exe"',
+        b"Content-Disposition;: attachment; filename=letter.exe",
+        b'Content-Disposition \x0b: attachment; filename = "letter.exe"',
+        b'Content-Disposition\r\n : attachment; filename="letter.exe"',
+        b"Content-Disposition(x): attachment; filename*1=er.exe; filename*0=lett",
+        b'Content-Disposition:: attachment; filename= "a\r\n  b.exe"',
+        b"Content_Disposition: attachment; filename=letter.exe; filename*=us-ascii''letter.txt",
+    ],
+)
+@pytest.mark.parametrize("body", [b"QUJDREVGR0hJSktM\r\n", b"@echo off\r\n"])
+def test_the_kind_of_name_that_others_see_is_seen(fields: bytes, body: bytes):
+    encoding = tricks.B64 if body.startswith(b"Q") else b"Content-Transfer-Encoding: 7bit"
+    content, _ = seen(tricks.mixed(tricks.TEXT, tricks.lines(tricks.BINARY, encoding, fields, b"", body)))
+    assert "exe" in {suffix(part.filename) for part in content.parts}
 
 
 PIECES = st.sampled_from(
