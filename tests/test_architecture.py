@@ -18,7 +18,7 @@ STAGE_POLICIES = {
 
 FLOORS = (
     {"model", "outlet"},
-    {"toml", "events", "failpoints", "idn", "peers"},
+    {"toml", "events", "failpoints", "idn", "peers", "dmarc"},
     {"config", "proxy"},
     {"stages", "tls"},
     {"dns", "state", "routes", "door", "backoff", "dkim"},
@@ -28,6 +28,9 @@ FLOORS = (
     {"smtp", "delivery", "pop3"},
 )
 """The rooms of gateway/, lowest floor first. What is not named here is the roof: it may import everything."""
+
+SHARED_WITH_FILTERS = ("gateway.model", "gateway.dmarc.")
+"""What filters know of the gateway: the nouns, and how DMARC reads the DNS, which reports have to read alike."""
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -77,14 +80,19 @@ def test_the_nouns_are_made_of_the_standard_library_alone():
 @pytest.mark.parametrize("name", FILTERS)
 def test_filters_know_only_the_model_and_libraries(name):
     ours = {m for m in imports(ROOT / f"filters/{name}.py") if m.split(".")[0] in {"gateway", "filters", "appliance"}}
-    assert all(m.startswith(("gateway.model", "filters._")) for m in ours), ours
+    assert all(m.startswith((*SHARED_WITH_FILTERS, "filters._")) for m in ours), ours
 
 
 def test_what_a_filter_keeps_in_a_folder_of_its_own_knows_no_more_than_the_filter():
     for path in (ROOT / "filters").glob("_[a-z]*/*.py"):
         ours = {m for m in imports(path) if m.split(".")[0] in {"gateway", "filters", "appliance"}}
-        known = ("gateway.model", "filters._ciphers.", f"filters.{path.parent.name}.")
+        known = (*SHARED_WITH_FILTERS, "filters._ciphers.", f"filters.{path.parent.name}.")
         assert all(m.startswith(known) for m in ours), (path, ours)
+
+
+def test_what_filters_share_with_the_gateway_knows_the_nouns_alone():
+    for path in (ROOT / "gateway/dmarc").glob("*.py"):
+        assert all(module.startswith(SHARED_WITH_FILTERS) for module in imports(path) if room(module)), path
 
 
 @pytest.mark.parametrize("name", FILTERS)

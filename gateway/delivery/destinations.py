@@ -6,22 +6,16 @@ A domain can name anybody's address. One of another organisation counts only if 
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from gateway.dkim import tags
+from gateway.dmarc import record, tree
+from gateway.dmarc.record import Record
 from gateway.model import Dns, Temporary
 from gateway.store.observations import Published
 
-if TYPE_CHECKING:
-    from publicsuffixlist import PublicSuffixList
-
-MAX_LABELS = 7
-"""Labels of the longest name at which a tree walk asks, after the domain itself (RFC 9989 4.10)."""
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.(?!\Z)|\Z))+")
 _URI = re.compile(r"mailto:([^?!]{1,400})(?:\?[^!]*)?(?:!\d+[kmgt]?)?", re.IGNORECASE)
 """A size behind "!" is of RFC 7489 and counts no more (RFC 9989 4.7)."""
@@ -74,65 +68,23 @@ def _addresses(uris: Iterable[str]) -> Iterator[str]:
 async def _wanted(dns: Dns, domain: str, address: str) -> list[str]:
     """The addresses that *address* stands for in the policy of *domain*: itself, others of that host, or none."""
     host = address.rpartition("@")[2]
-    if host == domain or await _is_within_organisation(dns, host, domain):
+    if host == domain or await _is_of_organisation(dns, host, domain):
         return [address]
-    texts = await dns.txt(f"{domain}._report._dmarc.{host}")
-    records = [record for record in map(_record, texts) if record]
-    named = next((record["rua"].split(",") for record in records if "rua" in record), None)
+    name = f"{domain}._report._dmarc.{host}"
+    records = [record.tags(text) for text in await dns.txt(name) if record.is_record(text)]
+    named = next((found["rua"].split(",") for found in records if "rua" in found), None)
     if named is None:
         return [address] if records else []
     others = list(_addresses(named))
     return others if all(one.rpartition("@")[2] == host for one in others) else []
 
 
-def _record(text: bytes) -> dict[str, str]:
-    """The tags of a DMARC record; none where *text* is something else (RFC 9989 4.7)."""
-    try:
-        found = tags.parse(text)
-    except tags.Malformed:
-        return {}
-    return found if next(iter(found.items()), None) == ("v", "DMARC1") else {}
-
-
-# ---- Whose is a host? (RFC 9989 4.10) -----------------------------------------------------------------------------
-
-
-async def _is_within_organisation(dns: Dns, host: str, domain: str) -> bool:
-    """Whether *host* is at or below the organisational domain of *domain*, whose owner decides over all below it."""
-    if host.split(".")[-2:] != domain.split(".")[-2:]:  # a shorter name is no organisation, and not worth the questions
+async def _is_of_organisation(dns: Dns, host: str, domain: str) -> bool:
+    """Whether *host* is the same organisation's as *domain*. Anybody can have a name below a public suffix."""
+    if domain == tree.public_suffix(domain):
         return False
-    owner = await _organisation(dns, domain)
-    if host == owner:
-        return True
-    return host.endswith(f".{owner}") and not _is_public(owner)
 
+    async def ask(name: str) -> Record | None:
+        return record.parse(name, await dns.txt(f"_dmarc.{name}"))
 
-async def _organisation(dns: Dns, domain: str) -> str:
-    """The organisational domain of *domain*: what the records above it say (RFC 9989 4.10.2)."""
-    shortest = domain
-    labels = domain.split(".")
-    for count in [len(labels), *range(min(len(labels) - 1, MAX_LABELS), 0, -1)]:
-        name = ".".join(labels[-count:])
-        records = [record for record in map(_record, await dns.txt(f"_dmarc.{name}")) if record]
-        if len(records) != 1:  # several are as good as none
-            continue
-        psd = records[0].get("psd")
-        if psd == "n":
-            return name
-        if psd == "y" and name != domain:
-            return ".".join(labels[-count - 1 :])
-        shortest = name
-    return domain if _is_public(shortest) else shortest
-
-
-def _is_public(domain: str) -> bool:
-    """Whether anybody can have a name below *domain*: a record there makes no organisation of all who have one."""
-    return _public_suffixes().is_public(domain)
-
-
-@functools.cache
-def _public_suffixes() -> PublicSuffixList:
-    """Read when first needed: 40 ms, and 4 MB for as long as the process lives."""
-    from publicsuffixlist import PublicSuffixList  # noqa: PLC0415 - see above
-
-    return PublicSuffixList()
+    return await tree.is_of_organisation(host, domain, ask)

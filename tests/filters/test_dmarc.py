@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters import dkim, spf
-from filters.dmarc import MIN_QUERIES, Filter, Settings, parse, tree
+from filters.dmarc import MIN_QUERIES, Filter, Settings
 from gateway.dkim.checker import Checker
+from gateway.dmarc.record import parse
+from gateway.dmarc.tree import tree
 from gateway.dns import Resolver
 from gateway.model import (
     Author,

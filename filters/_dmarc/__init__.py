@@ -1,0 +1,1 @@
+"""What filters/dmarc.py asks, and how it compares domains."""
