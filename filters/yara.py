@@ -83,7 +83,8 @@ def _sources(folder: str) -> Mapping[str, str]:
         files = sorted(path for path in Path(folder).iterdir() if path.suffix in SUFFIXES)
         texts = {path.name: path.read_text("utf-8") for path in files}
     except (OSError, UnicodeError) as error:
-        raise ValueError(f"the rules cannot be read: {error}") from None
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{folder}: not UTF-8"
+        raise ValueError(f"the rules cannot be read: {why}") from None
     if not texts:
         raise ValueError(f"there are no rules in {folder}: their files end in .yar or .yara")
     return texts

@@ -131,6 +131,20 @@ def _syntax_fault(path: Path, message: str) -> Fault:
     return Fault(str(path), int(match[1]) if match else 0, "", f"is not TOML: {problem}")
 
 
+_KINDS = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": 'a text in quotes, as "..."',
+    "bool_type": "true or false",
+    "tuple_type": "a list in brackets, as [...]",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "dataclass_type": "a table",
+}
+"""What has to stand there, by pydantic's name for the fault."""
+
+
 def validated(model: type[M], table: Mapping[str, Any], path: Path, text: str) -> M:
     """Return *table* as a *model*, or raise `FaultyFiles` with every fault in it."""
     try:
@@ -146,7 +160,7 @@ def faults_of(error: ValidationError, model: type[BaseModel], path: Path, text: 
         place = item["loc"]
         known = len(place) - (item["type"] == "extra_forbidden")  # what stands behind is what a person wrote
         location = (*_written(place[:known]), *place[known:])
-        problem, cure = _in_words(item, model)
+        problem, cure = in_words(item, _keys_at(model, place[:-1]))
         faults.append(Fault(str(path), line_of(text, location), ".".join(map(str, location)), problem, cure))
     return faults
 
@@ -156,16 +170,26 @@ def _written(location: Sequence[int | str]) -> tuple[int | str, ...]:
     return tuple(key for key in location if isinstance(key, int) or re.fullmatch(r"[a-z0-9_\-]+", key))
 
 
-def _in_words(item: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str]:
+def in_words(item: Mapping[str, Any], known: Iterable[str]) -> tuple[str, str]:
+    """What is wrong, and the cure, of one error of pydantic's; *known* are the keys of the table that it is in."""
     match item["type"]:
+        case "unexpected_keyword_argument":
+            return "is not a known setting", ""
         case "extra_forbidden":
-            return "is not a known key", suggestion(str(item["loc"][-1]), _keys_at(model, item["loc"][:-1]))
+            return "is not a known key", suggestion(str(item["loc"][-1]), known)
         case "missing":
             return "is missing", "add it"
         case "value_error":
             return str(item["msg"]).removeprefix("Value error, "), ""
-        case _:
-            return f"{str(item['msg'])[0].lower()}{str(item['msg'])[1:]}", f"it is {_shown(item.get('input'))}"
+        case kind:
+            wanted = _KINDS.get(kind) or _said(str(item["msg"]))
+            return f"has to be {wanted}", f"it is {_shown(item.get('input'))}"
+
+
+def _said(message: str) -> str:
+    """pydantic's words for a limit, in ours."""
+    wanted = message.removeprefix("Input should be ")
+    return wanted.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
 
 
 def _shown(value: object) -> str:

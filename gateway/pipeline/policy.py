@@ -243,6 +243,7 @@ def _bind(name: str, table: dict[str, Any], path: Path, text: str, tools: Tools 
         _demand_no_timeout(table, path, text)
     settings = _settings(module.Settings, file.settings, path, text)
     rules = _rules(file, module.Filter.codes, path, text)
+    _demand_time(file.timeout, settings, path, text)
     try:
         made = module.Filter(settings, tools or NO_TOOLS) if asking else made_pure(module, settings, _NOTHING)
     except ValueError as error:
@@ -285,6 +286,15 @@ def _demand_no_timeout(table: Mapping[str, Any], path: Path, text: str) -> None:
         raise FaultyFiles([Fault(str(path), toml.line_of(text, ("timeout",)), "timeout", "has no meaning here", cure)])
 
 
+def _demand_time(timeout: float, settings: Any, path: Path, text: str) -> None:
+    """A filter with a time of its own has to come to an end before it is stopped: else it can only be an error."""
+    own = getattr(settings, "timeout", 0.0)
+    if own >= timeout:
+        cure = f"write a timeout above {own:g}, at the top of the file"
+        problem = f"is not longer than the timeout of the settings, {own:g} seconds"
+        raise FaultyFiles([Fault(str(path), toml.line_of(text, ("timeout",)), "timeout", problem, cure)])
+
+
 def _module(name: str, path: Path) -> Any:
     if name not in names():
         cure = toml.suggestion(name, [*names(), *STAGE_FILES])
@@ -305,16 +315,12 @@ def _settings(kind: type[Any], table: dict[str, Any], path: Path, text: str) -> 
     try:
         return build_settings(kind, json.dumps(table, allow_nan=False))
     except ValidationError as error:
-        problems = [(("settings", *item["loc"]), _words(item)) for item in error.errors(include_url=False)]
+        found = [(("settings", *item["loc"]), *toml.in_words(item, ())) for item in error.errors(include_url=False)]
     except (TypeError, ValueError) as error:
-        problems = [(("settings",), str(error))]
+        found = [(("settings",), str(error), "")]
     raise FaultyFiles(
-        [Fault(str(path), toml.line_of(text, place), ".".join(map(str, place)), words) for place, words in problems]
+        [Fault(str(path), toml.line_of(text, at), ".".join(map(str, at)), *words) for at, *words in found]
     )
-
-
-def _words(item: Mapping[str, Any]) -> str:
-    return _UNKNOWN["settings"] if item["type"] == "unexpected_keyword_argument" else str(item["msg"])
 
 
 def build_settings(kind: type[Any], settings: str) -> Any:
