@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import io
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from gateway.model import Part
-from gateway.pipeline import libarchive, rar, zips
+from gateway.pipeline import kinds, libarchive, rar, zips
+from gateway.pipeline.kinds import Kind
 from gateway.pipeline.mime import file_name
 from gateway.pipeline.passwords import candidates
 from gateway.pipeline.sniff import PREFIX, TNEF, is_message, sniff
@@ -24,8 +24,6 @@ from gateway.stages import Content as ContentPolicy
 
 Limits = ContentPolicy.Settings
 
-ZIP = "application/zip"
-ISO = "application/x-iso9660-image"
 LARGE = 10 << 20
 """Octets from which on the ratio of unpacked to packed ones counts: what is small may be as dense as it likes."""
 MOST_LOCKED = 10
@@ -34,49 +32,7 @@ HEADERS = "headers in the archive"
 """The view of readers that follow the headers before the files of a zip, not its directory."""
 
 _SHARE = 0.7
-_BEHIND = (b"PK\3\4", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"MSCF\0\0\0\0")
-_WITHIN = 1 << 20
 _SEEN_BY_SCANNERS = frozenset({zips.STORED, zips.DEFLATED, 9, zips.BZIP2})
-
-
-class _Form(NamedTuple):
-    """How libarchive reads a kind of file."""
-
-    formats: tuple[str, ...]
-    packing: str = ""
-
-
-_IN_IT = ("tar", "cpio", "raw")
-_FORMS = {
-    "application/x-7z-compressed": _Form(("7zip",)),
-    "application/x-rar": _Form(("rar", "rar5")),
-    "application/vnd.ms-cab-compressed": _Form(("cab",)),
-    "application/x-tar": _Form(("tar",)),
-    "application/x-cpio": _Form(("cpio",)),
-    "application/x-archive": _Form(("ar",)),
-    "application/x-xar": _Form(("xar",)),
-    "application/x-lha": _Form(("lha",)),
-    ISO: _Form(("iso9660",)),
-    "application/x-rpm": _Form(("raw",), "rpm"),
-    "application/gzip": _Form(_IN_IT, "gzip"),
-    "application/x-bzip2": _Form(_IN_IT, "bzip2"),
-    "application/x-xz": _Form(_IN_IT, "xz"),
-    "application/x-lzma": _Form(_IN_IT, "lzma"),
-    "application/x-lzip": _Form(_IN_IT, "lzip"),
-    "application/x-compress": _Form(_IN_IT, "compress"),
-    "application/x-lz4": _Form(_IN_IT, "lz4"),
-    "application/zstd": _Form(_IN_IT, "zstd"),
-}
-_WEAK = {*("application/x-cpio", "application/x-lzma", "application/x-compress", "application/x-lha")}
-"""Kinds whose first bytes a text or a number may have: where not even one file can be read, it is something else."""
-ARJ = "application/x-arj"
-_CLOSED = {"application/x-ace": "ACE", ARJ: "ARJ", "application/x-szdd": "SZDD"}
-_SUFFIXES = (".zip", ".zipx", ".7z", ".rar", ".cab")
-_BY_NAME = {
-    **dict.fromkeys((".iso", ".img", ".udf"), ISO),
-    ".tar": "application/x-tar",
-    ".lzma": "application/x-lzma",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,26 +75,24 @@ class Archives:
         self._locked: deque[list[_Locked]] = deque()
 
     def look(self, file: BinaryIO, part: Part) -> None:
-        """Look into *file*, which is what *part* holds, and which was `claimed` to be an archive."""
+        """Look into *file*, which is what *part* holds, whatever it says that it is."""
         self._look(file, part, self._depth + 1)
 
     def _look(self, file: BinaryIO, part: Part, depth: int) -> None:
-        kind = _kind(file, part)
-        if kind and depth > self._limits.archive_depth:
+        found = kinds.of(file, part.sniffed, part.filename)
+        if found and depth > self._limits.archive_depth:
             raise Unscannable(f"archives are nested more than {self._limits.archive_depth} deep")
-        self._packed += file.seek(0, 2) if depth == 1 else 0
-        if kind == ZIP:
+        self._packed += file.seek(0, 2) if found and depth == 1 else 0
+        for kind in found:
+            self._open(kinds.cut(file, kind), part, kind, depth)
+
+    def _open(self, file: BinaryIO, part: Part, kind: Kind, depth: int) -> None:
+        if kind.name == kinds.ZIP:
             self._zip(file, part, depth)
-        elif kind in _FORMS:
+        elif kind.name in kinds.FORMS:
             self._other(file, part, kind, depth)
-            if kind == ISO and _has_udf(file):
-                self._amend(part.path, unreadable="it has a UDF file system, which nobody here can open")
-        elif kind in _CLOSED and (kind != ARJ or _is_arj(file)):
-            self._amend(
-                part.path, unreadable=f"it is an archive of the kind {_CLOSED[kind]}, which nobody here can open"
-            )
-        elif _hides_another(file):
-            self._amend(part.path, unreadable="it is an archive that begins behind other octets")
+        else:
+            self._amend(part.path, unreadable=f"it is {kinds.CLOSED[kind.name]}, which nobody here can open")
 
     def unlock(self, texts: Iterable[str]) -> None:
         """Try the words of *texts* as passwords of what is locked; what opens is looked into like all else."""
@@ -213,22 +167,19 @@ class Archives:
         new = replace(new, sniffed=sniff(first), link=file_name(link))
         self._tray.put(path, lambda most: _quietly(archive, entry, most), unseen=unseen)
         self._parts.append(new)
-        if claimed(new.sniffed, "", [name]) and first:
+        if _is_opened(first, new.sniffed, [name]):
             whole = archive.read(entry, self._limits.archive_size - self._octets + 1)
-            self._look(io.BytesIO(self._counted(whole)), new, depth + 1)
-        elif is_message(first) or new.sniffed == TNEF:
-            whole = archive.read(entry, self._limits.archive_size - self._octets + 1)
-            self._mail(self._counted(whole), path, depth)
+            self._within(self._counted(whole), new, depth)
         return path
 
-    def _other(self, file: BinaryIO, part: Part, kind: str, depth: int) -> None:
+    def _other(self, file: BinaryIO, part: Part, kind: Kind, depth: int) -> None:
         """What libarchive sees: it goes through the file once, so each octet is kept while the mail is in hand."""
-        if _locked_by_header(file, kind):
+        if _locked_by_header(file, kind.name):
             self._amend(part.path, encrypted=True)
             return
         if rar.is_locked(file):  # which libarchive does not notice
             self._amend(part.path, encrypted=True)
-        form, found = _FORMS[kind], False
+        form, found = kinds.FORMS[kind.name], False
         try:
             found = self._entries(file, part, form, depth)
             if not found and "raw" in form.formats:  # zeros pass for a tar without files
@@ -236,13 +187,13 @@ class Archives:
         except libarchive.Broken:
             if self._is_late():
                 raise self._too_long(part.path) from None
-            if _is_certain(kind, part) or self._parts[-1].path.startswith(f"{part.path}/"):
+            if kind.certain or self._parts[-1].path.startswith(f"{part.path}/"):
                 self._amend(part.path, unreadable="it is an archive that cannot be read to its end")
         else:
-            if not found and "raw" not in form.formats and _is_certain(kind, part):
+            if not found and "raw" not in form.formats and kind.certain:
                 self._amend(part.path, unreadable="it is an archive in which no file can be seen")
 
-    def _entries(self, file: BinaryIO, part: Part, form: _Form, depth: int) -> bool:
+    def _entries(self, file: BinaryIO, part: Part, form: kinds.Form, depth: int) -> bool:
         """Add each file; whether there were any."""
         found = False
         bare = _names_of_packed(file, part)  # now: from here on the place in the file is libarchive's
@@ -264,10 +215,8 @@ class Archives:
             new = replace(new, unreadable="it cannot be unpacked to its end")
         self._tray.put(path, lambda most: data[:most], unseen=True)  # a scanner may stop before we do, or know less
         self._parts += [replace(new, filename=file_name(name)) for name in names]
-        if claimed(new.sniffed, "", names) and data:
-            self._look(io.BytesIO(data), new, depth + 1)
-        elif is_message(data[:PREFIX]) or new.sniffed == TNEF:
-            self._mail(data, path, depth)
+        if _is_opened(data[:PREFIX], new.sniffed, names):
+            self._within(data, new, depth)
         if not whole:
             raise libarchive.Broken  # reading on behind a failure is where libarchive 3.6 crashes
 
@@ -310,16 +259,16 @@ class Archives:
         self._amend(path, sniffed=sniffed, size=len(data), encrypted=False, unreadable="", unlocked=unlocked)
         self._tray.put(path, lambda most: data[:most], unseen=True)
         part = next(part for part in self._parts if part.path == path)
-        if claimed(sniffed, "", [part.filename]) and data:
-            self._look(io.BytesIO(data), part, depth + 1)
-        elif is_message(data[:PREFIX]) or sniffed == TNEF:
-            self._mail(data, path, depth)
+        if _is_opened(data[:PREFIX], sniffed, [part.filename]):
+            self._within(data, part, depth)
 
-    def _mail(self, data: bytes, path: str, depth: int) -> None:
-        """A mail, or a winmail.dat, in an archive: archives in it are as deep as if they stood in this one."""
-        before, self._depth = self._depth, depth
-        self._opener(data, path)
-        self._depth = before
+    def _within(self, data: bytes, part: Part, depth: int) -> None:
+        """What a file of an archive holds; archives in a mail in it are as deep as if they stood here."""
+        if is_message(data[:PREFIX]) or part.sniffed == TNEF:
+            before, self._depth = self._depth, depth
+            self._opener(data, part.path)
+            self._depth = before
+        self._look(io.BytesIO(data), part, depth + 1)
 
     def _amend(self, path: str, **changes: Any) -> None:
         for number, part in enumerate(self._parts):
@@ -357,55 +306,9 @@ class Archives:
         return time.process_time() > self._deadline
 
 
-def claimed(sniffed: str, kind: str, names: Iterable[str]) -> bool:
-    """Whether a part is an archive by its first bytes (`sniff`), by its declared media type or by one of its names."""
-    if sniffed == ZIP or sniffed in _FORMS or sniffed in _CLOSED:
-        return True
-    return "zip" in kind or "iso9660" in kind or any(_suffix(name) in {*_SUFFIXES, *_BY_NAME} for name in names)
-
-
-def _suffix(name: str) -> str:
-    name = name.rstrip(" .").lower()
-    return name[max(0, name.rfind(".")) :]
-
-
-def _kind(file: BinaryIO, part: Part) -> str:
-    """What kind of archive *file* is, "" where it only bears the name of one."""
-    if part.sniffed == ZIP or (part.sniffed not in {*_FORMS, *_CLOSED} and zips.is_zip(file)):
-        return ZIP
-    if part.sniffed in _FORMS or part.sniffed in _CLOSED:
-        return part.sniffed
-    file.seek(32769)
-    if file.read(5) == b"CD001":  # ECMA-119 8.1.2: behind 16 sectors that may hold anything
-        return ISO
-    return "" if part.sniffed else _BY_NAME.get(_suffix(part.filename), "")
-
-
-def _is_certain(kind: str, part: Part) -> bool:
-    """Whether it is an archive of that kind for sure, not by its name or by octets that a text may begin with too."""
-    return part.sniffed == kind and kind not in _WEAK
-
-
-def _has_udf(file: BinaryIO) -> bool:
-    """Whether the descriptors of the volume name UDF (ECMA-167 3/9.1): many programs prefer it to ISO 9660."""
-    file.seek(32768)
-    descriptors = file.read(64 << 11)
-    return any(descriptors[at + 1 : at + 5] == b"NSR0" for at in range(0, len(descriptors), 2048))
-
-
-def _is_arj(file: BinaryIO) -> bool:
-    """Whether the header fits its checksum (ARJ TECHNOTE): two octets alone are no proof."""
-    file.seek(0)
-    head = file.read(2608)
-    size = int.from_bytes(head[2:4], "little")
-    return 0 < size <= 2600 and zlib.crc32(head[4 : 4 + size]) == int.from_bytes(head[4 + size : 8 + size], "little")
-
-
-def _hides_another(file: BinaryIO) -> bool:
-    """Whether an archive begins somewhere in *file*: programs that unpack find it there."""
-    file.seek(0)
-    first = file.read(_WITHIN)
-    return any(mark in first for mark in _BEHIND)
+def _is_opened(first: bytes, sniffed: str, names: Iterable[str]) -> bool:
+    """Whether there is a program that opens a file that begins with *first*, and may see others in it."""
+    return bool(first) and (sniffed == TNEF or is_message(first) or kinds.may_hold(first, sniffed, names))
 
 
 def _locked_by_header(file: BinaryIO, kind: str) -> bool:

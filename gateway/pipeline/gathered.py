@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from gateway.model import Part
 from gateway.pipeline import embedded, tnef
-from gateway.pipeline.archives import Archives, claimed
+from gateway.pipeline.archives import Archives
 from gateway.pipeline.mime import file_name
 from gateway.pipeline.sniff import PREFIX, TNEF, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
@@ -78,12 +78,11 @@ class Gathered:
             self.tnef(octets, part.path)
         elif not view and is_message(octets[:PREFIX]):
             self.message(self, octets, part.path)
-        else:
-            self.archive(lambda: io.BytesIO(octets), part, [name])
+        self.archive(lambda: io.BytesIO(octets), part, [name])
 
     def archive(self, opened: Callable[[], BinaryIO], part: Part, names: Iterable[str]) -> None:
-        """Look into what *part* holds, if it is an archive; *opened* gives it as a file."""
-        if claimed(part.sniffed, part.media_type, names):
+        """Look into what *part* holds, if it is an archive; *opened* gives it as a file. A body is none."""
+        if any(names) or not part.media_type.startswith("text/"):
             self.archives.look(opened(), part)
 
     def opens(self, octets: bytes, path: str) -> None:

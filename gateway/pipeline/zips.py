@@ -31,11 +31,18 @@ _MAX_MARKS = 200_000
 _MAX_STRAYS = 20_000
 """Those of them that no directory names."""
 
+_MOST_LOOKED_AT = 65_535
+"""Files of a zip behind other octets, while it is looked for."""
+
 _MAX_HIDDEN = 100
 _MAX_DOUBT = 32 << 20
 _FARTHEST = 1 << 62
 """No file reaches so far; more than that is no place that could be sought."""
 _TWO_ENDS = "it has two directories"
+_DESCRIPTOR = 24
+"""Octets that may stand behind a file: its sizes, where they were not known before (4.3.9)."""
+
+_GAP = "octets stand between its files that belong to none"
 _MAX_DICTIONARY = 64 << 20
 _LINK = 0o120000
 STORED, DEFLATED, BZIP2, LZMA, XZ, AES = 0, 8, 12, 14, 95, 99
@@ -158,6 +165,24 @@ def is_zip(file: BinaryIO) -> bool:
     return _at(file, 0, 2) == b"PK" or tail.rfind(b"PK\5\6") >= 0
 
 
+def place(file: BinaryIO) -> tuple[int, int] | None:
+    """Where the zip begins and ends whose end stands at the end of *file*, if its directory fits: other octets may
+    stand before it, and behind it."""
+    found = Zip(file)
+    try:
+        end = _end(found, file.seek(0, 2))
+        start = min((entry.offset for entry in _directory(found, end, _MOST_LOOKED_AT)), default=end.start)
+    except (Broken, Locked, TooMany):
+        return None
+    comment = int.from_bytes(_at(file, end.at + 20, 2), "little")
+    return (start, end.at + _END.size + comment) if is_file(file, start) else None
+
+
+def is_file(file: BinaryIO, at: int) -> bool:
+    """Whether the header of a file of a zip stands at *at*."""
+    return _local(file, at, file.seek(0, 2)) is not None
+
+
 def opened(file: BinaryIO, most: int) -> Zip:
     """The zip in *file*, at most *most* files of it (`TooMany`); `Broken` and `Locked` as they say."""
     found = Zip(file)
@@ -166,7 +191,7 @@ def opened(file: BinaryIO, most: int) -> Zip:
     found.entries = list(_directory(found, end, most))
     if not found.entries and _at(file, 0, 4) == b"PK\3\4":
         found.differences.append("it begins with a file, and its directory names none")
-    _compare(found)
+    _compare(found, end.start)
     _search(found, end, size)
     return found
 
@@ -293,8 +318,8 @@ def _suffix(name: str) -> str:
     return re.sub(r"[^\x20-\x7e]", "", name).rpartition(".")[2].lower()
 
 
-def _compare(found: Zip) -> None:
-    """Find the header before each file, and say where it and the directory differ."""
+def _compare(found: Zip, directory: int) -> None:
+    """Find the header before each file, and say where it and the directory, which begins at *directory*, differ."""
     reached = -1
     for number, entry in sorted(enumerate(found.entries), key=lambda pair: pair[1].offset):
         head = _at(found.file, entry.offset, _LOCAL.size)
@@ -314,18 +339,23 @@ def _compare(found: Zip) -> None:
             found.differences += differences
             _stray(found, entry.offset, found.file.seek(0, 2))
         found.overlapping |= entry.offset < reached
+        if 0 <= reached < entry.offset - _DESCRIPTOR:
+            found.differences.append(_GAP)
         reached = max(reached, start + entry.packed)
+    if 0 <= reached < directory - _DESCRIPTOR:
+        found.differences.append(_GAP)
     found.differences = list(dict.fromkeys(found.differences))
 
 
 def _differences(entry: Entry, name: str, local: tuple[int, int, int, int, int]) -> Iterator[str]:
-    flags, method, crc, packed, size = local
-    if name and name.replace("\\", "/") != entry.name.replace("\\", "/") and not _extra(entry.extra, 0x7075):
+    flags, method, _, packed, size = local
+    if name.replace("\\", "/") != entry.name.replace("\\", "/") and not _extra(entry.extra, 0x7075):
         yield "a file in it has two names"
     if method != entry.method or (flags ^ entry.flags) & 1:
         yield "a file in it is packed in one way by its directory, in another by its header"
-    later = flags & 8 and not (crc or packed or size)  # then they stand behind the file (4.3.9)
-    if not later and (packed, size) != (entry.packed, entry.size) and not (flags & 8 and not packed):
+    later = flags & 8 and not packed  # then they stand behind the file (4.3.9)
+    is_torn = entry.method == STORED and not entry.encrypted and entry.packed != entry.size
+    if is_torn or (not later and (packed, size) != (entry.packed, entry.size)):
         yield "a file in it has two sizes"
 
 

@@ -206,6 +206,10 @@ READ_IN_TWO_WAYS = {
     "a file behind the last": crafted([A], behind=Member(b"run.exe", RUN).header()),
     "an archive behind an archive": zipped({"run.exe": RUN}) + zipped({"b.txt": b"x"}),
     "a file that is not there": crafted([A, two(Member(b"b", b""), offset=9999)]),
+    "a file without a name in its header": crafted([two(A, name=b"")]),
+    "a file that is shorter packed than not": crafted([Member(b"a", RUN * 9, packed=5)]),
+    "octets between files": crafted([Member(b"a", b"x" * 90, size=5, packed=5), Member(b"b")]),
+    "octets before the directory": crafted([Member(b"a", b"x" * 90, size=5, packed=5)]),
     "a directory that names nothing": A.header() + crafted([]),
 }
 
@@ -260,9 +264,23 @@ def test_a_broken_archive_is_unreadable_and_never_empty(archive: bytes) -> None:
     assert any(part.unreadable for part in look(archive).parts)
 
 
-@pytest.mark.parametrize("name", ["a.rar", "a.7z", "a.zip", "a.cab"])
-def test_an_archive_behind_other_octets_is_unreadable_where_its_name_says_archive(name: str) -> None:
-    assert look(b"JUNK" + packed.rar5(b"a", RUN), name).parts[1].unreadable
+BEHIND = {
+    "RAR": packed.rar5(b"run.exe", RUN),
+    "7z": (SAMPLES / "plain.7z").read_bytes(),
+    "zip": zipped({"run.exe": RUN}),
+    "zip before other octets": zipped({"run.exe": RUN}) + bytes(9000),
+    "zip without an end": Member(b"run.exe", RUN).header() + bytes(70_000),
+    "tar": packed.tarred({"run.exe": RUN}),
+}
+
+
+@pytest.mark.parametrize(
+    "before", [b"JUNK", b"\x89PNG\r\n\x1a\n" + bytes(900), b"GIF89a", b"MZ", b"\x5d\0\0", b"070701"]
+)
+@pytest.mark.parametrize("kind", BEHIND)
+@pytest.mark.parametrize("name", ["a.rar", "a.png"])
+def test_an_archive_behind_other_octets_is_opened(name: str, kind: str, before: bytes) -> None:
+    assert any(part.sniffed == PROGRAM for part in inside(look(before + BEHIND[kind], name)))
 
 
 @pytest.mark.parametrize(
@@ -271,6 +289,56 @@ def test_an_archive_behind_other_octets_is_unreadable_where_its_name_says_archiv
 def test_texts_that_begin_like_an_archive_are_none(octets: bytes, name: str) -> None:
     content = look(octets, name)
     assert [part.unreadable for part in content.parts] == ["", ""]
+
+
+UNREAD = {
+    "WIM": b"MSWIM\0\0\0" + bytes(200),
+    "ZOO": b"ZOO 2.10 Archive.\x1a\0\0\xdc\xa7\xc4\xfd" + bytes(60),
+    "StuffIt": b"SIT!\0\1" + bytes(60),
+    "VHD": b"conectix" + bytes(504) + RUN,
+    "VHD of a fixed size": bytes(4096) + b"conectix" + bytes(504),
+    "VHDX": b"vhdxfile" + bytes(60),
+    "VMDK": b"KDMV" + bytes(60),
+    "DMG": bytes(4096) + b"koly" + bytes(508),
+    "file system": b"\xeb\x3c\x90MSDOS5.0\0\2".ljust(510, b"\0") + b"\x55\xaa" + RUN,
+    "table of partitions": bytes(446) + b"\x80\0\0\0\x0c".ljust(64, b"\0") + b"\x55\xaa" + RUN,
+    "UDF": bytes(32768) + b"\0BEA01".ljust(2048, b"\0") + b"\0NSR02".ljust(2048, b"\0") + RUN,
+    "SquashFS": b"hsqs" + bytes(90),
+    "lzop": b"\x89LZO\0\r\n\x1a\n" + bytes(60),
+}
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+@pytest.mark.parametrize("pack", [bytes, lambda octets: zipped({"a.dat": octets})])
+def test_what_nobody_here_opens_is_named_by_its_octets_also_in_an_archive(
+    kind: str, pack: Callable[[bytes], bytes]
+) -> None:
+    (words,) = (part.unreadable for part in look(pack(UNREAD[kind]), "a.dat").parts if part.unreadable)
+    assert "nobody here can open" in words
+
+
+def test_a_tar_without_a_magic_number_is_one_by_its_checksum() -> None:
+    tar = bytearray(packed.tarred({"run.exe": RUN}))
+    tar[257:265] = bytes(8)
+    tar[148:156] = b"%06o\0 " % (sum(tar[:148]) + 256 + sum(tar[156:512]))
+    assert [part.sniffed for part in inside(look(bytes(tar), "a.dat"))] == [PROGRAM]
+
+
+@pytest.mark.parametrize("front", ["zip", "tar", "7z", "gz"])
+def test_an_archive_in_the_free_sectors_of_a_disc_hides_none_of_both(front: str) -> None:
+    disc = gzip.decompress((SAMPLES / "disk.iso.gz").read_bytes())
+    first = {"7z": (SAMPLES / "plain.7z").read_bytes(), "tar": packed.tarred({"a.js": b"x"})[:1024]} | {
+        "zip": zipped({"a.js": b"x"}),
+        "gz": gzip.compress(b"x"),
+    }
+    names = [part.filename for part in inside(look(first[front] + disc[len(first[front]) :], "a.dat"))]
+    assert "run.exe" in names
+    assert len(names) >= 3
+
+
+@pytest.mark.parametrize("before", [b"From: a@b.example\r\nSubject: x\r\n\r\n", b"\x78\x9f\x3e\x22" + bytes(9)])
+def test_an_archive_behind_a_mail_is_opened(before: bytes) -> None:
+    assert "run.exe" in [part.filename for part in inside(look(before + zipped({"run.exe": RUN}), "a.zip"))]
 
 
 def test_an_image_that_windows_reads_by_its_other_file_system_is_unreadable() -> None:
