@@ -280,10 +280,8 @@ def _serve(gateway: socket.socket, task: Task, worn: Callable[[], bool]) -> bool
 
 
 def start_clocks(limits: Limits) -> None:
-    """End this process when one mail costs too much: by SIGXCPU after CPU time, by SIGALRM after wall time."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(used.ru_utime + used.ru_stime + limits.cpu) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+    """End this process when one mail costs too much: by SIGPROF after CPU time, by SIGALRM after wall time."""
+    signal.setitimer(signal.ITIMER_PROF, limits.cpu)
     signal.setitimer(signal.ITIMER_REAL, limits.timeout)
 
 

@@ -37,7 +37,7 @@ MAILS_PER_WORKER = 1000
 """A worker is replaced after so many mails, so that what a parser leaks stays small."""
 PROGRAM = "gateway.pipeline.confined"
 _CAUSES: dict[int, str] = {
-    signal.SIGXCPU: ": it took too much processor time",
+    signal.SIGPROF: ": it took too much processor time",
     signal.SIGALRM: ": it took too long",
 }
 _PIECE = 1 << 18

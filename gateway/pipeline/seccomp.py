@@ -12,7 +12,6 @@ import fcntl
 import mmap
 import os
 import platform
-import resource
 import struct
 import termios
 from collections.abc import Iterator, Mapping
@@ -111,7 +110,6 @@ class _Guarded:
 _PRIVATE = _Must(_low(3), mmap.MAP_SHARED | mmap.MAP_PRIVATE, (mmap.MAP_PRIVATE,))
 """Shared memory is not counted by RLIMIT_DATA, and would reach into the file of the message."""
 _NO_CODE = _Must(_low(2), _PROT_EXEC, (0,))
-_OWN = (_Must(_low(0), _WORD, (0,)),)
 
 _ALWAYS_GUARDED = (
     _Guarded((9, 222), (_NO_CODE, _PRIVATE)),  # mmap
@@ -126,7 +124,6 @@ _WORK_GUARDED = (
         (_Must(_low(1), _WORD, (_F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL)),),
     ),
     _Guarded((16, 29), (_Must(_low(1), _WORD, (termios.TCGETS,)),), then=_ERRNO | errno.ENOTTY),  # ioctl: isatty
-    _Guarded((302, 261), (*_OWN, _Must(_low(1), _WORD, (resource.RLIMIT_CPU,)))),  # prlimit64: the clock of a mail
 )
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}

@@ -30,7 +30,7 @@ CPU, TIMEOUT = 0.5, 2.0
 PATIENCE = 10.0
 _WORDS = {
     "SIGSYS": "ended at once: SIGSYS",
-    "SIGXCPU": "ended: limit of processor time",
+    "SIGPROF": "ended: limit of processor time",
     "SIGALRM": "ended: limit of time",
     "MemoryError": "refused: limit of memory",
     "RuntimeError": "refused: no thread",

@@ -10,6 +10,8 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import zipfile
@@ -284,6 +286,25 @@ def test_a_mail_that_takes_too_long_is_unscannable_and_the_next_one_is_not():
     assert slow.content.unscannable == "the parser died on it: it took too long"
     assert good.content.unscannable == ""
     assert slow.content.size == len(slow_mail())
+
+
+SPENDS = """
+import time
+from gateway.pipeline import confined
+from gateway.stages import Content
+confined.start_clocks(Content.Settings(cpu=0.1))
+began = time.process_time()
+while (spent := time.process_time() - began) < 5:
+    if spent > 0.05:
+        print(spent, flush=True)
+"""
+
+
+def test_each_mail_has_its_processor_time_however_much_those_before_it_took():
+    spends = [sys.executable, "-c", SPENDS]
+    ended = subprocess.run(spends, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == -signal.SIGPROF
+    assert float(ended.stdout.split()[-1]) < 0.3
 
 
 def test_a_mail_that_takes_too_much_memory_is_unscannable():

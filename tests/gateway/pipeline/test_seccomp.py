@@ -103,11 +103,8 @@ def test_a_worker_sends_to_the_gateway_and_to_nobody_it_names(machine, column):
 
 
 @each_machine
-def test_a_worker_sets_the_clock_of_a_mail_and_no_other_limit(machine, column):
-    call = (302, 261)[column]
-    assert decided(machine, call, 0, 0) == ALLOWED
-    assert decided(machine, call, 0, 2) == refused(errno.EACCES)
-    assert decided(machine, call, 1, 0) == refused(errno.EACCES), "that of another process"
+def test_a_worker_sets_no_limit(machine, column):
+    assert decided(machine, (302, 261)[column], 0, 0) == refused(errno.ENOSYS)
 
 
 @each_machine
