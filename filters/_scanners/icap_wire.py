@@ -6,6 +6,7 @@ import asyncio
 import re
 import socket
 import time
+import weakref
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -105,6 +106,9 @@ class Wire:
         self._loop = asyncio.get_running_loop()
         self._read = b""
         self._since = time.monotonic()
+        # One that was kept goes with the policy that it was kept for. In a cycle, `__del__` may come after the end of
+        # the socket itself; this holds the socket until it has closed it.
+        self._closed = weakref.finalize(self, connected.close)
 
     @classmethod
     async def to(cls, address: Address) -> Self:
@@ -123,15 +127,12 @@ class Wire:
 
     def close(self) -> None:
         """End it."""
-        self._socket.close()
+        self._closed()
 
     def hang_up(self) -> None:
         """End it in both directions; who waits for a reply learns it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-
-    def __del__(self) -> None:
-        self.close()  # one that was kept goes with the policy that it was kept for
 
     @property
     def spoke(self) -> bool:

@@ -1,8 +1,10 @@
 """The ICAP client against Debian's c-icap, and against services that err in every way we could think of."""
 
 import asyncio
+import gc
 import io
 import re
+import threading
 import time
 from collections.abc import Callable
 
@@ -308,6 +310,26 @@ def test_a_connection_is_used_again_where_it_is_in_order(handle: loop.Handler, c
     with loop.serving(counting(handle, counts)) as port:
         assert ask(port, times=3).code == "clean"
     assert len(counts) == connections
+
+
+def test_a_connection_that_was_kept_is_closed_with_its_client_even_in_a_cycle() -> None:
+    closed = threading.Event()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await taken(reader)
+        writer.write(UNCHANGED)
+        if not await reader.read(1):
+            closed.set()
+
+    async def scan() -> None:
+        services = [Icap(f"icap://127.0.0.1:{port}/avscan")]
+        assert (await services[0].scan(octets(), asyncio.get_running_loop().time() + 5)).code == "clean"
+        services.append(services)  # type: ignore[arg-type]
+
+    with loop.serving(converse) as port:
+        asyncio.run(scan())
+        gc.collect()
+        assert closed.wait(10)
 
 
 # --- c-icap --------------------------------------------------------------------------------------------------------
