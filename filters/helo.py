@@ -134,7 +134,8 @@ class Filter:
         if not names:
             look.found("no_ptr", f"{look.peer} has no name")
             return
-        answers = await asyncio.gather(*(self._leads_back(look, name) for name in names))
+        questions = [self._leads_back(look, name) for name in names]
+        answers = await asyncio.gather(*questions) if len(names) > 1 else [await questions[0]]
         if True not in answers:
             doubts = [answer for answer in answers if isinstance(answer, Temporary)]
             code, why = ("error", str(doubts[0])) if doubts else ("unconfirmed_ptr", "which does not lead back")

@@ -7,6 +7,7 @@ quiet hour. What is refused does not count, so that who tries again too early ge
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import math
 import time
@@ -153,6 +154,7 @@ def _key(limit: _Limit, window: int) -> str:
     return f"rate:{limit.code}:{limit.unit}:{limit.subject}:{window}"
 
 
+@functools.lru_cache(4096)
 def _network(address: _Address, bits: int) -> str:
     return str(ipaddress.ip_network((address, bits), strict=False))
 

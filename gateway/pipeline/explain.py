@@ -6,7 +6,6 @@ The counterfactual is not guessed: the policies decide again without the finding
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from gateway.model import ERROR, Action, Finding, Found, Mail, Reason, Result, Verdict
 from gateway.pipeline.policy import Policies
@@ -32,7 +31,8 @@ _VIEWS = {
 def judge(policies: Policies, found: Found, mail: Mail, recipient: str) -> Verdict:
     """The verdict for *recipient*, explained."""
     verdict = policies.decide(found, mail, recipient)
-    return replace(verdict, sentence=sentence(policies, found, mail, recipient, verdict))
+    words = sentence(policies, found, mail, recipient, verdict)
+    return Verdict(verdict.action, verdict.score, verdict.reasons, words)
 
 
 def sentence(policies: Policies, found: Found, mail: Mail, recipient: str, verdict: Verdict) -> str:

@@ -83,16 +83,16 @@ class Rule(Table):
         """Whether this rule is for *mail* on its way to *recipient*."""
         return (
             (not self.direction or self.direction == mail.session.direction.value)
-            and _matches(self.recipients, recipient)
-            and _matches(self.senders, mail.envelope.sender)
-            and _matches(self.users, mail.session.user)
+            and (not self.recipients or _matches(self.recipients, recipient))
+            and (not self.senders or _matches(self.senders, mail.envelope.sender))
+            and (not self.users or _matches(self.users, mail.session.user))
             and (not self.peers or any(mail.session.peer in network for network in self.peers))
         )
 
 
 def _matches(patterns: tuple[str, ...], value: str) -> bool:
     lowered = value.lower()
-    return not patterns or any(fnmatchcase(lowered, pattern.lower()) for pattern in patterns)
+    return any(fnmatchcase(lowered, pattern.lower()) for pattern in patterns)
 
 
 class PolicyFile(Table):
@@ -128,11 +128,10 @@ class Policy:
 
     def effect(self, finding: Finding, mail: Mail, recipient: str) -> Action | float:
         """What *finding* leads to for this *recipient*: the first rule that covers it and names its code."""
-        return next(
-            rule.actions[finding.code]
-            for rule in self.rules
-            if finding.code in rule.actions and rule.covers(mail, recipient)
-        )
+        for rule in self.rules:
+            if finding.code in rule.actions and rule.covers(mail, recipient):
+                return rule.actions[finding.code]
+        raise LookupError(f"{self.file} does not decide {finding.code}")
 
 
 Waves = tuple[tuple[Policy, ...], ...]

@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -191,11 +191,7 @@ class Sandbox:
                 self._unused.set()
 
     async def _scanned(self, mail: Mail, message: BinaryIO) -> Answer:
-        try:
-            async with asyncio.timeout(QUEUE_TIME):
-                worker = await self._places.get()
-        except TimeoutError:
-            raise Temporary("no confined parser is free") from None
+        worker = await self._place()
         sound = False
         try:
             if worker and not _alive(worker):
@@ -212,6 +208,16 @@ class Sandbox:
             return Answer(Content(unscannable=why, size=os.fstat(message.fileno()).st_size))
         finally:
             self._give_back(worker, sound)
+
+    async def _place(self) -> Worker | None:
+        """A place to take: at once where one is free, as mostly, or when others have made room."""
+        with contextlib.suppress(asyncio.QueueEmpty):
+            return self._places.get_nowait()
+        try:
+            async with asyncio.timeout(QUEUE_TIME):
+                return await self._places.get()
+        except TimeoutError:
+            raise Temporary("no confined parser is free") from None
 
     async def _why(self, worker: Worker | None, error: Exception) -> str:
         """What the mail of a lost worker is told to be, in our words."""
@@ -271,7 +277,7 @@ class Sandbox:
         if not all(0 <= one.stored[0] <= one.stored[1] <= octets for one in scanned.content.parts if one.stored):
             raise LookupError("a part stands where nothing is")
         found = {name: tuple(declared(self._pure[name], findings)) for name, findings in scanned.found.items()}
-        return replace(scanned, found=found)
+        return Scanned(scanned.content, found)
 
     async def retire(self) -> None:
         """Let the mails in hand, and those that wait, come to their end (each has its deadline), then close."""

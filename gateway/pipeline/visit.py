@@ -122,7 +122,9 @@ class Visit:
         if policies is not self._policies or self._at_connect is None:
             self._policies = policies
             self._at_connect = self._ask_peer(mail.session)
-        bare = replace(mail, envelope=replace(mail.envelope, recipients=()))
+        bare = mail
+        if mail.envelope.recipients:
+            bare = replace(mail, envelope=replace(mail.envelope, recipients=()))
         self._now.found = _begun(_ask_sender(bare, policies, self._at_connect))
 
     async def _known(self) -> Found:
@@ -147,7 +149,7 @@ class Visit:
             kind, mailbox = await self._whose(session, address)
             if kind is not Kind.OK:
                 return Outcome(kind)
-            end = recipient if mailbox else replace(recipient, address=address)
+            end = recipient if mailbox or address == recipient.address else replace(recipient, address=address)
             self._now.ends[recipient.address] = end, mailbox
             asked = replace(envelope, recipients=(*envelope.recipients, recipient))
             return await self._so_far(Mail(self._now.id, session, asked), recipient)
@@ -238,7 +240,7 @@ class Visit:
         if policies is not self._policies:
             self._ask_envelope(mail, policies)
             await self._ask_recipients(mail)
-        mail = replace(mail, content=scanned.content)
+        mail = Mail(mail.id, mail.session, mail.envelope, scanned.content)
         found: dict[str, Sequence[Finding]] = {**await self._known(), **scanned.found}
         if seen := _of_content(scanned.content):
             found[CONTENT] = seen
