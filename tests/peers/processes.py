@@ -21,6 +21,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POLL = 0.01  # seconds between two looks
 # Below the range from which the kernel takes the ports of clients, so that no connection can snatch one meanwhile.
 PORTS = range(20000, 32000)
+# Each worker of pytest-xdist has a share of them, and gives none twice: one may be kept for a listener that comes later.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_SHARE = PORTS[_WORKER :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+_unused = random.sample(_SHARE, len(_SHARE))
 
 T = TypeVar("T")
 
@@ -111,8 +115,9 @@ def wait_until(condition: Callable[[], T], within: float, what: str) -> T:
 
 
 def free_port() -> int:
-    """A TCP and UDP port of loopback that nobody uses now and that the kernel gives to no client."""
-    for port in random.sample(PORTS, 100):
+    """A TCP and UDP port of loopback that nobody uses now, and that neither the kernel nor we give to anybody else."""
+    while _unused:
+        port = _unused.pop()
         if _is_free(port, socket.SOCK_STREAM) and _is_free(port, socket.SOCK_DGRAM):
             return port
     raise RuntimeError("no free port on loopback")

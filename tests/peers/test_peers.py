@@ -103,6 +103,11 @@ def test_a_free_port_can_be_bound_and_lies_below_those_of_clients() -> None:
     assert port < first_of_clients
 
 
+def test_no_port_is_given_twice_whoever_listens() -> None:
+    ports = [processes.free_port() for _ in range(200)]  # of thousands: by chance alone, two would often be the same
+    assert len({*ports}) == len(ports)
+
+
 def test_dots_are_doubled_and_lines_end_in_crlf_on_the_wire() -> None:
     assert dot_stuffed(b".a\nb\n..\n") == b"..a\r\nb\r\n...\r\n.\r\n"
     assert lf(crlf(b"a\r\nb\n")) == b"a\nb\n"
