@@ -21,7 +21,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POLL = 0.01  # seconds between two looks
 # Below the range from which the kernel takes the ports of clients, so that no connection can snatch one meanwhile.
 PORTS = range(20000, 32000)
-# Each worker of pytest-xdist has a share of them, and gives none twice: one may be kept for a listener that comes later.
+# Each worker of pytest-xdist has a share of them, and gives none twice: one may be kept for a listener to come.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _SHARE = PORTS[_WORKER :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
 _unused = random.sample(_SHARE, len(_SHARE))
