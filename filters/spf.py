@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import idna
 import spf
 
-from gateway.model import Direction, Dns, Finding, Found, Mail, Result, Stage, Temporary, Tools
+from gateway.model import Direction, Dns, Finding, Found, Mail, Oversized, Result, Stage, Temporary, Tools
 
 MAX_TERM = 512
 """Characters of one macro string. Longer ones cannot make a domain name, and are costly to expand."""
@@ -56,6 +56,9 @@ _ANYBODY = re.compile(
 )
 """A term that lets everybody pass, or a network too large for one owner (theirs are at most IPv4 /8 and IPv6 /19)."""
 
+
+_NO_PART = re.compile(r"%\{[a-z]0+(?!\d)", re.IGNORECASE)
+"""RFC 7208 7.3: the number is not zero."""
 
 _DOMAIN = re.compile(r"(?:[^. ]{1,63}\.)+(?=[^.]{1,63}$)[a-z0-9-]*[a-z][a-z0-9-]*", re.IGNORECASE)
 
@@ -224,7 +227,7 @@ class _Replay(spf.query):  # type: ignore[misc]  # pyspf carries no type hints
         if answer is None:
             raise _Wanted(question)
         if isinstance(answer, Temporary):
-            raise spf.TempError(str(answer))
+            raise (spf.PermError if isinstance(answer, Oversized) else spf.TempError)(str(answer))
         if not answer and not ignore_void:
             self._count_void()
         return list(answer)
@@ -266,6 +269,8 @@ class _Replay(spf.query):  # type: ignore[misc]  # pyspf carries no type hints
         """pyspf's expansion, bounded, and done once for all evaluations."""
         if len(s) > MAX_TERM:
             raise spf.PermError("a macro string is too long")
+        if _NO_PART.search(s):
+            raise spf.PermError("a macro wants no part of a name")
         key = (s, self.d, stripdot)
         if key not in self._expanded:
             self._expanded[key] = super().expand(s, stripdot)

@@ -409,12 +409,18 @@ class Temporary(Exception):
     """It cannot be told or done now; later it may. The text is ours, never a stranger's."""
 
 
+class Oversized(Temporary):
+    """The DNS has answered, with more than anybody honest says. Who knows no better takes it for no answer at all."""
+
+
 class Permanent(Exception):
     """It cannot be done, and trying again will not help. The text is ours, never a stranger's."""
 
 
 class Dns(Protocol):
-    """Questions to the DNS. An empty answer means that there is no such record; `Temporary` that nobody could tell."""
+    """Questions to the DNS. An empty answer means that there is no such record; `Temporary` that nobody could tell, and
+    `Oversized` among them that an answer is too large to be read.
+    """
 
     async def a(self, name: str) -> Sequence[str]: ...
     async def aaaa(self, name: str) -> Sequence[str]: ...
@@ -481,7 +487,7 @@ class Payloads(Protocol):
 
     `of` gives at most *most* octets of *part*, fewer where there are no more, none where it cannot be read. `words` are
     those of the mail that may be the password of something in it, the likely ones first. `add` lays out a file that was
-    found inside *part*: it becomes a part of its own, for scanners and for filters that name the finder in `after`.
+    found inside *part*: it becomes a part of its own, for scanners and for filters that judge `by_part`.
     """
 
     def of(self, part: Part, most: int) -> bytes: ...
@@ -493,8 +499,9 @@ class PureFilter(Protocol):
     """One question about the content, answered in the confined child: `def check` sees nothing but the mail.
 
     `codes` lists every finding it can report (`error` is understood), so that a policy can be checked for completeness
-    before the first mail arrives. `after` names the filters whose findings it reads, or the files that they find; a
-    pure one may only read pure ones. The module also holds a frozen dataclass `Settings`; the filter is made as
+    before the first mail arrives. `after` names the filters whose findings it reads; a pure one may only read pure
+    ones. One that judges each part by itself says so (`by_part = True`): of files that are found in parts it is asked in
+    turn, by a mail with these alone. The module also holds a frozen dataclass `Settings`; the filter is made as
     `Filter(settings)`, or as `Filter(settings, payloads)` where it looks into parts. One that reads files of its own
     (`filters/yara.py`) has `folders`, where they are, and `version`, which names their texts: when one changes, all
     policies are loaded anew.

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.dmarc.record import Record, is_record, parse
 from gateway.dmarc.tree import MAX_LABELS
-from gateway.model import Dns, Temporary
+from gateway.model import Dns, Oversized, Temporary
 
 EXISTENCE = ("MX", "A", "AAAA", "TXT")
 """What a domain may have that exists. The DNS we ask does not tell NXDOMAIN from a name without such records."""
@@ -73,6 +73,8 @@ class Walks:
                 return await ask(name)
         except TimeoutError:
             return Temporary(f"no answer within {self._timeout:g} s")
+        except Oversized:  # there is something, and it is no record that says what the owner wants
+            return (b"too large",)
         except Temporary as error:
             return error
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gateway.events import clean
-from gateway.model import Checked, Dns, Signature, Temporary
+from gateway.model import Checked, Dns, Oversized, Signature, Temporary
 
 if TYPE_CHECKING:
     from gateway.dkim.keys import Key
@@ -46,6 +46,8 @@ class Checker:
         name = f"{signature.selector}._domainkey.{signature.domain}"
         try:
             records = await self._dns.txt(name)
+        except Oversized as error:
+            return Checked("permerror", f"its key cannot be read: {error}", fact=f"TXT {name}: too large")
         except Temporary as temporary:
             return _unasked(signature, str(temporary), f"TXT {name}: nobody could tell")
         return replace(_with(records, signature), fact=_fact(name, records))

@@ -22,7 +22,7 @@ from gateway.dns import server
 from gateway.dns.cache import Cache, Key, Value
 from gateway.dns.reply import MAX_RECORDS
 from gateway.dns.server import Answer, Missing, Question, Server
-from gateway.model import Temporary
+from gateway.model import Oversized, Temporary
 
 MAX_TXT = 4096
 """Octets a TXT record may have, its strings joined. A longer one is as if it were not there."""
@@ -126,6 +126,8 @@ class Resolver:
                     return _understood(await one.ask(question, self._try), question.kind)
                 except TimeoutError:
                     continue
+                except server.TooLong:
+                    raise Oversized(f"the answer has more than {server.MAX_TCP >> 10} KB") from None
                 except _Useless as useless:
                     why = str(useless)
                 except (dns.exception.DNSException, OSError, EOFError, ValueError) as error:

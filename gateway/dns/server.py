@@ -85,6 +85,10 @@ class Truncated(dns.exception.DNSException):
     """The whole answer does not come even by TCP."""
 
 
+class TooLong(dns.exception.DNSException):
+    """The answer has more than `MAX_TCP` octets."""
+
+
 class Server:
     """The name server at `host` (an address) and `port`."""
 
@@ -146,7 +150,7 @@ class Server:
             writer.write(struct.pack("!H", len(question.wire) + 2) + identity + question.wire)
             (length,) = struct.unpack("!H", await reader.readexactly(2))
             if length > MAX_TCP:
-                raise Truncated
+                raise TooLong
             wire = await reader.readexactly(length)
         finally:
             writer.transport.abort()

@@ -28,6 +28,7 @@ from gateway.model import (
     Finding,
     ListenerKind,
     Mail,
+    Oversized,
     Result,
     Session,
     Temporary,
@@ -52,9 +53,12 @@ class FakeDns:
         self, texts: Mapping[str, Sequence[bytes]] | None = None, exists: Sequence[str] = (), silent: Sequence[str] = ()
     ) -> None:
         self.texts, self.exists, self.silent, self.asked = texts or {}, exists, silent, []
+        self.too_large: Sequence[str] = ()
 
     async def _look(self, kind: str, name: str, found: Sequence[Any]) -> Sequence[Any]:
         self.asked.append((kind, name))
+        if name in self.too_large:
+            raise Oversized("the answer has more than 16 KB")
         if name in self.silent:
             raise Temporary("the name servers could not tell (SERVFAIL)")
         return found
@@ -609,3 +613,9 @@ def test_a_mail_costs_little_where_the_answers_are_at_hand() -> None:
         return (time.process_time() - began) / 200
 
     assert asyncio.run(many()) < 0.002, "seconds; it takes a twentieth of that on a quiet machine"
+
+
+def test_an_answer_that_is_too_large_holds_no_record_and_shows_that_the_name_exists() -> None:
+    dns = FakeDns({"_dmarc.a.test": [b"v=DMARC1; p=none; np=reject"]})
+    dns.too_large = ["_dmarc.sub.a.test", "sub.a.test"]
+    assert only(dns, mail("sub.a.test")).code == "fail_none"

@@ -13,7 +13,7 @@ import yaml
 
 from filters.spf import HELO_KEPT, RESULTS, Filter, Settings
 from gateway.dns import Resolver
-from gateway.model import Envelope, Finding, ListenerKind, Mail, Session, Temporary, Tools
+from gateway.model import Envelope, Finding, ListenerKind, Mail, Oversized, Session, Temporary, Tools
 from tests.peers import dns as peer
 
 SHARED = Path(os.environ.get("GATEPOST_SHARED", Path(__file__).parents[3] / "shared"))
@@ -553,3 +553,14 @@ def test_real_dns_gives_the_same_results() -> None:
 
     with peer.run(records) as unbound:
         assert asyncio.run(results(f"127.0.0.1:{unbound.port}")) == ["pass", "pass", "pass", "pass", "fail"]
+
+
+def test_an_answer_that_nobody_can_read_is_the_fault_of_the_records() -> None:
+    zone: Any = {("a.test", "TXT"): Oversized("the answer has more than 16 KB")}
+    assert only(FakeDns(zone), mail()).code == "permerror"
+
+
+@pytest.mark.parametrize("macro", ["%{d0}", "%{i00r}", "%{D0r.}"])
+def test_a_macro_that_wants_no_part_of_a_name_is_a_syntax_error(macro: str) -> None:
+    zone = {("a.test", "TXT"): [f"v=spf1 exists:{macro}.x.test +all".encode()]}
+    assert only(FakeDns(zone), mail()).code == "permerror"

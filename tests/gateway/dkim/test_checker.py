@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.dkim.checker import EARLY, Checker
-from gateway.model import Checked, Signature, Temporary
+from gateway.model import Checked, Oversized, Signature, Temporary
 from tests.peers.signer import ed25519_key, record, rsa_key, signature
 
 NOW = 1_800_000_000.0
@@ -138,3 +138,8 @@ def test_of_several_records_the_one_that_fits_counts_whatever_their_order():
         assert checked(good(), *records).result == "pass"
     assert checked(good(digest=base64.b64encode(bytes(32)).decode()), good_one, *others).result == "fail"
     assert checked(good(), *others).result == "permerror"
+
+
+def test_an_answer_that_is_too_large_is_no_key():
+    result = checked(good(), error=Oversized("the answer has more than 16 KB"))
+    assert (result.result, result.fact) == ("permerror", f"TXT {NAME}: too large")

@@ -17,7 +17,7 @@ from gateway import dns as ours
 from gateway.dns import Resolver
 from gateway.dns import server as servers
 from gateway.dns.cache import Cache
-from gateway.model import Temporary
+from gateway.model import Oversized, Temporary
 from tests.peers import dns as peer
 from tests.peers import processes
 from tests.peers.hostile_dns import FAULTS, HARMLESS, LYING, HostileDns, name_server, run
@@ -252,10 +252,11 @@ def test_behind_each_fault_nobody_can_tell_and_afterwards_the_truth_comes(
         hostile.asked.clear()
         began = time.monotonic()
         try:
-            with pytest.raises(Temporary):
+            with pytest.raises(Temporary) as told:
                 await getattr(resolver, kind)("a.example")
         finally:
             hostile.faults.clear()
+        assert (told.type is Oversized) is (name == "huge")
         assert time.monotonic() - began < 2.0
         assert len(hostile.asked) < 20
         return await getattr(resolver, kind)("a.example")
