@@ -24,7 +24,9 @@ _BINHEX = re.compile(rb"must be converted with BinHex[^\r\n]{0,40}\s{1,20}:")
 _RUN = re.compile(
     rb"(?<![A-Za-z0-9+/=_.%&?-])[A-Za-z0-9+/]{40,}+(?:[ \t]?\r?\n[A-Za-z0-9+/]++(?=[=\r\n]|\Z))*+(?:\r?\n)?={0,2}"
 )
-_TOKEN = re.compile(rb"[A-Za-z0-9+/]{40}")
+_TOKEN = b"x" * 40
+_LIKE_TOKENS = bytes(0x78 if re.match(rb"[A-Za-z0-9+/]", bytes([octet])) else 0x20 for octet in range(256))
+"""Makes an x of each character of base64: a run of them is found many times quicker than by an expression."""
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _PRINTABLE = bytes({*range(32, 127), 9, 10, 13})
 _SHIFTED = bytes((octet - 42) % 256 for octet in range(256))
@@ -43,12 +45,13 @@ class File(NamedTuple):
 
 def files(text: bytes, most: int) -> Iterator[File]:
     """Every file that stands in *text*; no more than *most* octets of each."""
-    yield from _uuencoded(text, most)
+    if b"begin" in text.lower():  # quick to see, and seldom so
+        yield from _uuencoded(text, most)
     if b"=ybegin" in text:
         yield from _yencoded(text, most)
     if b"BinHex" in text:
         yield from _binhexed(text, most)
-    if _TOKEN.search(text):
+    if _TOKEN in text.translate(_LIKE_TOKENS):
         yield from _runs(text, most)
 
 

@@ -233,9 +233,10 @@ def filenames(header: Header) -> list[str]:
     """Every distinct name that the fields give to a part: one, if all is well."""
     named = [name for value in header.all("content-disposition") for name in _names(value, "filename")]
     named += [name for value in header.all("content-type") for name in _names(value, "name")]
-    return list(dict.fromkeys(decode_words(name) for name in named if name))
+    return list(dict.fromkeys(decode_words(name) for name in named if name)) if named else []
 
 
+@_remembered
 def _names(value: str, parameter: str) -> Sequence[str]:
     """The values of *parameter*; where the grammar shows none, what a forgiving reader would take for one."""
     named = readings(value, parameter) or [match.strip() for match in _LOOSE_NAME.findall(value[:MAX_VALUE])]
