@@ -105,7 +105,7 @@ def faults(found: Iterable[Fault]) -> None:
     say(f"{len(every)} {'fault' if len(every) == 1 else 'faults'}", style="bold")
     for one in every:
         say(f"{one.file}:{one.line}" if one.line else one.file, style="bold")
-        say("  ", f"{one.key} {one.problem}{one.cure and f' → {one.cure}'}".strip())
+        say("  ", f"{one.key and f'{one.key}: '}{one.problem}{one.cure and f' → {one.cure}'}")
 
 
 def moment(seconds: float) -> str:

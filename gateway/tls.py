@@ -30,7 +30,7 @@ def server_context(config: Config) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if config.tls.profile == "modern" else ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_AEAD)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key, password="")  # else OpenSSL asks the terminal for that of a locked key
     return context
 
 
@@ -41,7 +41,7 @@ def renew(context: ssl.SSLContext, config: Config) -> bool:
     """
     try:
         server_context(config)
-        context.load_cert_chain(*certificate_files(config))
+        context.load_cert_chain(*certificate_files(config), password="")
     except OSError as error:  # ssl.SSLError is one
         events.failure("certificate", error)
         return False

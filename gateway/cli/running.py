@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from gateway import config, health, stages, terminal, tls, toml
+from gateway import config, health, stages, terminal, toml
+from gateway.cli import files
 from gateway.cli.base import CODES, DONE, REFUSED, UNREACHABLE, Json, Wiring, wiring_of
 from gateway.config import Config
 from gateway.model import Temporary
@@ -35,6 +34,8 @@ def run(
     """
     wiring = wiring_of(ctx)
     if role is None:
+        if found := list(files.of_config(wiring.config(), wiring.path)):
+            raise FaultyFiles(found)
         wiring.supervise(wiring.config(), wiring.path)
     else:
         wiring.serve(wiring.config(), role)
@@ -64,12 +65,12 @@ def _faults(wiring: Wiring) -> list[Fault]:
     try:
         made = config.load(path)
         folder = made.server.policies
-        faults += [*_file_faults(made, path), *_store_faults(wiring, made)]
+        faults += [*files.of_config(made, path), *_store_faults(wiring, made)]
     except FaultyFiles as error:
         faults += error.faults
         folder = _policy_folder(path)
     try:
-        policy.load(folder, None)
+        faults += files.of_policies(policy.load(folder, None), folder)
     except FaultyFiles as error:
         faults += error.faults
     return faults
@@ -82,35 +83,6 @@ def _policy_folder(path: Path | None) -> Path | None:
         return Path(named) if named and Path(named).is_dir() else None
     except (FaultyFiles, KeyError, TypeError, ValueError):
         return None
-
-
-def _file_faults(made: Config, path: Path | None) -> list[Fault]:
-    """The files that the configuration names are part of it."""
-    return [*_certificate_faults(made, path), *_state_faults(made, path)]
-
-
-def _state_faults(made: Config, path: Path | None) -> Iterator[Fault]:
-    for key in ("password_file", "ca_file"):
-        named = getattr(made.state, key)
-        if named and not os.access(named, os.R_OK):
-            place = toml.line_of(path.read_text("utf-8") if path else "", ("state", key))
-            yield Fault(
-                str(path), place, f"state.{key}", "cannot be read", "name a file that the gateway's user can read"
-            )
-
-
-def _certificate_faults(made: Config, path: Path | None) -> list[Fault]:
-    if made.tls.certificate is None:
-        return []
-    try:
-        tls.server_context(made)
-    except OSError as error:  # ssl.SSLError is one
-        text = path.read_text("utf-8") if path else ""
-        place = toml.line_of(text, ("tls", "certificate"))
-        why = (error.strerror or type(error).__name__).lower()
-        cure = "name a PEM chain and the key that belongs to it"
-        return [Fault(str(path), place, "tls.certificate", f"cannot be used: {why}", cure)]
-    return []
 
 
 def _store_faults(wiring: Wiring, made: Config) -> list[Fault]:

@@ -46,6 +46,9 @@ from gateway.toml import Duration, Fault, FaultyFiles, List, Table
 CONTENT = "content"
 """The one policy with actions but without a filter: what the confined parser says of a mail that it cannot read."""
 
+MARGIN = 5.0
+"""Seconds that a filter with a time of its own has beyond it, where its file says nothing."""
+
 CONTENT_CODES = frozenset({"unscannable", "ambiguous"})
 
 _UNKNOWN = {"settings": "is not a known setting", "actions": "no such finding"}
@@ -242,13 +245,13 @@ def _bind(name: str, table: dict[str, Any], path: Path, text: str, tools: Tools 
         _demand_no_timeout(table, path, text)
     settings = _settings(module.Settings, file.settings, path, text)
     rules = _rules(file, module.Filter.codes, path, text)
-    _demand_time(file.timeout, settings, path, text)
+    timeout = _timeout(file, settings, path, text)
     try:
         made = module.Filter(settings, tools or NO_TOOLS) if asking else made_pure(module, settings, _NOTHING)
     except ValueError as error:
         raise FaultyFiles([Fault(str(path), toml.line_of(text, ("settings",)), "settings", str(error))]) from None
     filter_ = module.Filter if asking and tools is None else made
-    return Policy(name, path.name, filter_, file.timeout, rules, not asking, json.dumps(file.settings))
+    return Policy(name, path.name, filter_, timeout, rules, not asking, json.dumps(file.settings))
 
 
 def _unknown_words(module: Any, table: Mapping[str, Any], path: Path, text: str) -> Iterator[Fault]:
@@ -285,13 +288,16 @@ def _demand_no_timeout(table: Mapping[str, Any], path: Path, text: str) -> None:
         raise FaultyFiles([Fault(str(path), toml.line_of(text, ("timeout",)), "timeout", "has no meaning here", cure)])
 
 
-def _demand_time(timeout: float, settings: Any, path: Path, text: str) -> None:
+def _timeout(file: PolicyFile, settings: Any, path: Path, text: str) -> float:
     """A filter with a time of its own has to come to an end before it is stopped: else it can only be an error."""
-    own = getattr(settings, "timeout", 0.0)
-    if own >= timeout:
+    own = float(getattr(settings, "timeout", 0.0))
+    if "timeout" not in file.model_fields_set:
+        return max(file.timeout, own + MARGIN)
+    if own >= file.timeout:
         cure = f"write a timeout above {own:g}, at the top of the file"
         problem = f"is not longer than the timeout of the settings, {own:g} seconds"
         raise FaultyFiles([Fault(str(path), toml.line_of(text, ("timeout",)), "timeout", problem, cure)])
+    return file.timeout
 
 
 def _module(name: str, path: Path) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 import tomllib
 from dataclasses import replace
 from ipaddress import ip_address
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config import SHIPPED_POLICIES
 from gateway.model import Action, Envelope, Finding, ListenerKind, Mail, Recipient, Session
 from gateway.pipeline import policy
 from gateway.stages import STAGE_FILES, files
@@ -172,3 +174,9 @@ def test_a_set_is_named_by_its_texts(site):
     first = site(score="quarantine = 5.0\nreject = 7.0\n")
     assert site(score="quarantine = 5.0\nreject = 7.0\n").version == first.version
     assert site(score="quarantine = 5.0\nreject = 7.5\n").version != first.version
+
+
+def test_a_filter_with_a_time_of_its_own_has_longer_than_that_where_its_file_does_not_say(tmp_path):
+    text = (SHIPPED_POLICIES / "spf.toml").read_text("utf-8")
+    (tmp_path / "spf.toml").write_text(re.sub(r"(?m)^timeout = 25.*$", "", text, count=1))
+    assert policy.load(tmp_path, None).by_name["spf"].timeout == 20.0 + policy.MARGIN
