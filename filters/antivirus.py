@@ -102,8 +102,8 @@ class Filter:
 
     async def _judged(self, octets: Octets, deadline: float) -> list[Finding]:
         """What the engines make of *octets*: that they are clean, that they are infected, or all else."""
-        digest = await octets.digest() if self._cache.kept else ""
-        answers = await asyncio.gather(*(_asked(group, octets, digest, deadline) for group in self._groups))
+        questions = [_asked(group, octets, deadline) for group in self._groups]
+        answers = await asyncio.gather(*questions) if len(questions) > 1 else [await questions[0]]
         by_code = {code: [one for one in answers if one.code == code] for code in (*CODES, ERROR)}
         clean, failed = by_code["clean"], by_code[ERROR]
         if self._settings.enough == "any" and len(failed) < len(answers):
@@ -117,10 +117,10 @@ class Filter:
         return await asyncio.gather(*(_state(one, deadline) for services in self._services for one in services))
 
 
-async def _asked(group: Group, octets: Octets, digest: str, deadline: float) -> Finding:
+async def _asked(group: Group, octets: Octets, deadline: float) -> Finding:
     """What one engine says; `error` where it could not tell."""
     try:
-        said, version = await group.scan(octets, digest, deadline)
+        said, version = await group.scan(octets, deadline)
     except Temporary as error:
         return Finding(ERROR, str(error))
     return Finding(said.code, said.name or version, facts=(said.answer, version))

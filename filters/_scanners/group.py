@@ -50,7 +50,7 @@ class Group:
         self._line = asyncio.Lock()  # first come, first served
         self._freed = asyncio.Event()
 
-    async def scan(self, octets: Octets, digest: str, deadline: float) -> tuple[Said, str]:
+    async def scan(self, octets: Octets, deadline: float) -> tuple[Said, str]:
         """What the first engine that can tell says, and its version. `Temporary` where none can by *deadline*."""
         failures: list[str] = []
         untried = list(self._seats)
@@ -58,7 +58,7 @@ class Group:
             seat = await self._turn(untried, deadline, failures)
             untried.remove(seat)
             try:
-                return await self._scan_at(seat, octets, digest, self._share(untried, deadline))
+                return await self._scan_at(seat, octets, self._share(untried, deadline))
             except Failed as failure:
                 failures.append(f"{seat.engine.written}: {failure}")
             finally:
@@ -93,11 +93,11 @@ class Group:
         now = asyncio.get_running_loop().time()
         return now + (deadline - now) / (1 + sum(seat.sound for seat in others))
 
-    async def _scan_at(self, seat: _Seat, octets: Octets, digest: str, deadline: float) -> tuple[Said, str]:
+    async def _scan_at(self, seat: _Seat, octets: Octets, deadline: float) -> tuple[Said, str]:
         # Its version first: signatures that come in the meantime make the verdict better than its label, never worse.
         version = await self._version(seat, deadline)
-        key = version.label if digest else ""
-        if key and (known := await self._cache.get(digest, key)):
+        key = version.label if self._cache.kept else ""  # a scanner that does not tell its signatures has none
+        if key and (known := await self._cache.get(await octets.digest(), key)):
             return known, version.words
         try:
             said = await seat.engine.scan(octets, deadline)
@@ -108,7 +108,7 @@ class Group:
             raise
         seat.sound, seat.failed, seat.until = True, False, 0.0
         if key:
-            await self._cache.put(digest, key, said)
+            await self._cache.put(await octets.digest(), key, said)
         return said, version.words
 
     async def _version(self, seat: _Seat, deadline: float) -> Version:

@@ -54,13 +54,14 @@ class Refused(Failed):
     """An engine could not tell about these octets, and is well."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Octets:
     """The octets of a file from `start` to `end`, or to its end. `open` opens it anew, at its start."""
 
     open: Callable[[], BinaryIO]
     start: int = 0
     end: int | None = None
+    _digest: str = ""
 
     def pieces(self) -> Generator[bytes, None, None]:
         """All of them in order, `CHUNK` at a time. `Unreadable` where they cannot be read, or are fewer."""
@@ -85,14 +86,17 @@ class Octets:
         return file
 
     async def digest(self) -> str:
-        """Their SHA-256 in hexadecimal digits; others have their turn meanwhile."""
+        """Their SHA-256 in hexadecimal digits, reckoned once; others have their turn meanwhile."""
+        if self._digest:
+            return self._digest
         hashed = hashlib.sha256()
         with closing(self.pieces()) as pieces:
             for number, piece in enumerate(pieces, 1):
                 hashed.update(piece)
                 if number % _TURN == 0:
                     await asyncio.sleep(0)
-        return hashed.hexdigest()
+        self._digest = hashed.hexdigest()
+        return self._digest
 
 
 def _read(file: BinaryIO, size: int) -> bytes:

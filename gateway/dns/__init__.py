@@ -7,6 +7,7 @@ absolute and checked here, answers are bounded and checked here, and callers see
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import re
 from collections.abc import Coroutine, Iterable, Sequence
@@ -81,9 +82,10 @@ class Resolver:
     async def ptr(self, address: str) -> Sequence[str]:
         """The host names that the reverse zone gives for *address*. They are claims, not proof."""
         try:
-            return await self._ask(ipaddress.ip_address(address).reverse_pointer, "PTR")
+            name = _reverse(address)
         except ValueError:
             return ()
+        return await self._ask(name, "PTR")
 
     async def silent(self) -> list[str]:
         """The servers that do not answer now, asked one by one; for `status`."""
@@ -156,6 +158,12 @@ class Resolver:
         except (TimeoutError, dns.exception.DNSException, OSError, EOFError, ValueError):
             return False
         return True
+
+
+@functools.lru_cache(4096)
+def _reverse(address: str) -> str:
+    """The name in the reverse zone for *address*, which a session asks about again and again."""
+    return ipaddress.ip_address(address).reverse_pointer
 
 
 def _of_the_system() -> list[str]:
