@@ -7,6 +7,7 @@ import base64
 import binascii
 import quopri
 import struct
+import zlib
 from collections.abc import Iterator
 
 CRLF = b"\r\n"
@@ -56,6 +57,7 @@ def tricks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     yield from _texts(hidden)
     yield from _uuencoded(hidden)
     yield from _mails(hidden)
+    yield from _signed(hidden)
     yield from _containers(hidden)
 
 
@@ -409,6 +411,53 @@ def tnef(hidden: bytes, *, mapi: bool = False) -> bytes:
     properties = struct.pack("<I", 2) + named + variable(0x3701, 0x102, hidden)
     file = attribute(0x69005, properties) if mapi else attribute(0x18010, b"letter.dat\0") + attribute(0x6800F, hidden)
     return struct.pack("<IH", 0x223E9F78, 1) + attribute(0x69002, b"\0" * 14) + file
+
+
+def ber(tag: int, *values: bytes, open_ended: bool = False) -> bytes:
+    """An element of BER (X.690), its length said or not."""
+    value = b"".join(values)
+    if open_ended:
+        return bytes([tag, 0x80]) + value + b"\0\0"
+    size = len(value).to_bytes(4, "big").lstrip(b"\0") or b"\0"
+    return bytes([tag]) + (size if len(value) < 0x80 else bytes([0x80 | len(size)]) + size) + value
+
+
+SIGNED = bytes.fromhex("2a864886f70d010702")
+COMPRESSED = bytes.fromhex("2a864886f70d0109100109")
+DATA = bytes.fromhex("2a864886f70d010701")
+
+
+def cms(content: bytes, kind: bytes = SIGNED, *, pieces: int = 0, detached: bool = False) -> bytes:
+    """A CMS message (RFC 5652) around *content*, with no signature; in pieces of so many octets, no length is said."""
+    octets = ber(0x04, content)
+    if pieces:
+        each = (ber(0x04, content[at : at + pieces]) for at in range(0, len(content), pieces))
+        octets = ber(0x24, *each, open_ended=True)
+    opened = bool(pieces)
+    wrapped = b"" if detached else ber(0xA0, octets, open_ended=opened)
+    held = ber(0x30, ber(0x06, DATA), wrapped, open_ended=opened)
+    message = ber(0x30, ber(0x02, b"\1"), ber(0x31), held, ber(0x31), open_ended=opened)
+    return ber(0x30, ber(0x06, kind), ber(0xA0, message, open_ended=opened), open_ended=opened)
+
+
+def _signed(hidden: bytes) -> Iterator[tuple[str, bytes]]:
+    """Mails in the octets of their signature, as S/MIME sends them (RFC 8551 3.5.2)."""
+    whole = mixed(TEXT, attached(hidden))
+    for name, octets in {
+        "signed": cms(whole),
+        "signed, in pieces": cms(whole, pieces=50),
+        "signed, twice": cms(b"Content-Type: application/pkcs7-mime\r\n" + B64 + b"\r\n\r\n" + base64_of(cms(whole))),
+        "signed, a file": cms(hidden),
+        "signed, in a file": cms(cms(hidden)),
+        "compressed": cms(zlib.compress(whole), COMPRESSED),
+        "data": ber(0x30, ber(0x06, DATA), ber(0xA0, ber(0x04, whole))),
+    }.items():
+        for kind in (b"application/pkcs7-mime; name=smime.p7m", b"application/octet-stream; name=a.p7m"):
+            yield f"{name}, as {kind!r}", head(b"Content-Type: " + kind, B64) + base64_of(octets)
+    yield (
+        "signed, in base64 twice",
+        mixed(TEXT, attached(base64_of(cms(hidden)), BINARY, B64, b"Content-Disposition: attachment; filename=a.p7m")),
+    )
 
 
 def _containers(hidden: bytes) -> Iterator[tuple[str, bytes]]:

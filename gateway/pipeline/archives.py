@@ -18,7 +18,7 @@ from gateway.pipeline import kinds, libarchive, rar, zips
 from gateway.pipeline.kinds import Kind
 from gateway.pipeline.mime import file_name
 from gateway.pipeline.passwords import candidates
-from gateway.pipeline.sniff import PREFIX, TNEF, is_message, sniff
+from gateway.pipeline.sniff import OPENED, PREFIX, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
@@ -264,7 +264,7 @@ class Archives:
 
     def _within(self, data: bytes, part: Part, depth: int) -> None:
         """What a file of an archive holds; archives in a mail in it are as deep as if they stood here."""
-        if is_message(data[:PREFIX]) or part.sniffed == TNEF:
+        if is_message(data[:PREFIX]) or part.sniffed in OPENED:
             before, self._depth = self._depth, depth
             self._opener(data, part.path)
             self._depth = before
@@ -308,7 +308,7 @@ class Archives:
 
 def _is_opened(first: bytes, sniffed: str, names: Iterable[str]) -> bool:
     """Whether there is a program that opens a file that begins with *first*, and may see others in it."""
-    return bool(first) and (sniffed == TNEF or is_message(first) or kinds.may_hold(first, sniffed, names))
+    return bool(first) and (sniffed in OPENED or is_message(first) or kinds.may_hold(first, sniffed, names))
 
 
 def _locked_by_header(file: BinaryIO, kind: str) -> bool:

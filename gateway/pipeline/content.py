@@ -20,7 +20,7 @@ from gateway.model import Content, Part
 from gateway.pipeline import author, libarchive, views
 from gateway.pipeline.decoded import PORTION, Base64
 from gateway.pipeline.embedded import loose_base64, loose_quoted
-from gateway.pipeline.gathered import Gathered
+from gateway.pipeline.gathered import SIGNED, Gathered
 from gateway.pipeline.mime import (
     Field,
     Header,
@@ -37,7 +37,7 @@ from gateway.pipeline.mime import (
     raw_text,
 )
 from gateway.pipeline.plain import plain_around, plain_base64, plain_boundary, plain_header, plain_quoted
-from gateway.pipeline.sniff import PREFIX, TNEF, is_message, sniff
+from gateway.pipeline.sniff import OPENED, PREFIX, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
@@ -48,6 +48,7 @@ _MESSAGES = {"message/rfc822", "message/global", "message/news"}
 _ENCODED = {"base64", "quoted-printable"}
 _ENCODINGS = {"", "7bit", "8bit", "binary", *_ENCODED}
 _UU = {"x-uuencode", "uuencode", "x-uue", "uue"}
+_SIGNED = {"application/pkcs7-mime", "application/x-pkcs7-mime"}
 _PAGES = {"text/html", "image/svg+xml"}
 _PAGE_NAMES = (".htm", ".html", ".xhtml", ".shtml", ".svg", ".hta", ".mht", ".mhtml")
 _MAIL_NAMES = (".eml", ".mht", ".mhtml", ".nws")
@@ -340,18 +341,7 @@ class _Walk:
         if kind == "message/external-body":
             phantom = self.header(body, end).body  # nobody needs it, and some show it (RFC 2046 5.2.3)
             self.leaves.append(views.Leaf(path, phantom, end, encoding, plain, False))
-        if sniffed == TNEF:
-            self.found.tnef(self._decoded(encoding, body, end), path)
-        elif kind in _MESSAGES:
-            self.found.defect("an attached message is encoded")
-            self._encoded_message(self._decoded(encoding, body, end), path, depth)
-        elif (
-            not sniffed
-            and kind != "message/external-body"
-            and (not kind.startswith("text/") or _is_mail(filenames(header)))
-            and is_message(self._start(encoding, body, end, PREFIX))
-        ):
-            self._encoded_message(self._decoded(encoding, body, end), path, depth)
+        self._opened(header, kind, sniffed, end, path, depth)
         self.found.archive(partial(self.file, encoding, body, end), leaf, filenames(header))
         if not kind.startswith("text/") and _is_page(sniffed, filenames(header)):
             self.found.text(self._decoded(encoding, body, end), path)  # what its script would build a file of
@@ -363,6 +353,26 @@ class _Walk:
             self.found.text(bytes(self.data[body:end]), path)
         if encoding in _UU:
             self.found.uuencoded(bytes(self.data[body:end]), path)
+
+    def _opened(self, header: Header, kind: str, sniffed: str, end: int, path: str, depth: int) -> None:
+        """What a mail program opens itself: a mail, one that is signed, a winmail.dat."""
+        encoding, body, names = self.encoding(header), header.body, filenames(header)
+        if sniffed in OPENED:
+            self.found.opens(self._decoded(encoding, body, end), path, next(iter(names), ""))
+        elif kind in _SIGNED or any(name.lower().endswith(SIGNED) for name in names):
+            self._unreadable_cms(kind, encoding, body, end, path)
+        elif kind in _MESSAGES:
+            self.found.defect("an attached message is encoded")
+            self._encoded_message(self._decoded(encoding, body, end), path, depth)
+        elif not sniffed and _may_be_mail(kind, names) and is_message(self._start(encoding, body, end, PREFIX)):
+            self._encoded_message(self._decoded(encoding, body, end), path, depth)
+
+    def _unreadable_cms(self, kind: str, encoding: str, start: int, end: int, path: str) -> None:
+        """What says that it is a signed message, and is none, or one in base64 once more."""
+        before, octets = len(self.found.parts), self._decoded(encoding, start, end)
+        self.found.text(octets, path)
+        if kind in _SIGNED and octets.strip() and len(self.found.parts) == before:
+            self.found.ambiguous("a signed message (S/MIME) cannot be read")
 
     def _text(self, header: Header, encoding: str, end: int) -> str:
         stop = min(end, header.body + 4 * self.limits.text_size)
@@ -431,9 +441,10 @@ def _is_page(sniffed: str, names: list[str]) -> bool:
     return sniffed in _PAGES or (not sniffed and any(name.lower().endswith(_PAGE_NAMES) for name in names))
 
 
-def _is_mail(names: list[str]) -> bool:
-    """Whether a mail program opens it, whatever its type says."""
-    return any(name.lower().endswith(_MAIL_NAMES) for name in names)
+def _may_be_mail(kind: str, names: list[str]) -> bool:
+    """Whether a mail program may open it as a mail: no text, unless by its name."""
+    named = any(name.lower().endswith(_MAIL_NAMES) for name in names)
+    return kind != "message/external-body" and (named or not kind.startswith("text/"))
 
 
 def _charset(header: Header) -> str:

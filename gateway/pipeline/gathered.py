@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from gateway.model import Part
-from gateway.pipeline import embedded, tnef
+from gateway.pipeline import cms, embedded, tnef
 from gateway.pipeline.archives import Archives
 from gateway.pipeline.mime import file_name
-from gateway.pipeline.sniff import PREFIX, TNEF, is_message, sniff
+from gateway.pipeline.sniff import CMS, OPENED, PREFIX, TNEF, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
 Limits = ContentPolicy.Settings
 MAX_DEFECTS = 20
+SIGNED = (".p7m", ".p7s", ".p7z")
 
 
 @dataclass
@@ -74,10 +75,8 @@ class Gathered:
         part = Part(self.tray.free(f"{path}/{name}"), "", name, sniff(octets[:PREFIX]), len(octets), view=view)
         self.keep(part)
         self.tray.put(part.path, lambda most: octets[:most], unseen=True)
-        if part.sniffed == TNEF:
-            self.tnef(octets, part.path)
-        elif not view and is_message(octets[:PREFIX]):
-            self.message(self, octets, part.path)
+        if part.sniffed in OPENED or not view:
+            self.opens(octets, part.path, name)
         self.archive(lambda: io.BytesIO(octets), part, [name])
 
     def archive(self, opened: Callable[[], BinaryIO], part: Part, names: Iterable[str]) -> None:
@@ -85,10 +84,13 @@ class Gathered:
         if any(names) or not part.media_type.startswith("text/"):
             self.archives.look(opened(), part)
 
-    def opens(self, octets: bytes, path: str) -> None:
-        """Look into a file at *path* that is no archive, if a mail program opens it: a mail, or a winmail.dat."""
-        if sniff(octets[:PREFIX]) == TNEF:
+    def opens(self, octets: bytes, path: str, name: str = "") -> None:
+        """Look into a file that is no archive, if a mail program opens it: a mail, signed or not, or a winmail.dat."""
+        sniffed = sniff(octets[:PREFIX])
+        if sniffed == TNEF:
             self.tnef(octets, path)
+        elif sniffed == CMS:
+            self.cms(octets, path, name or path.rpartition("/")[2])
         elif is_message(octets[:PREFIX]):
             self.message(self, octets, path)
 
@@ -102,6 +104,16 @@ class Gathered:
         for octets in embedded.uudecoded(body):
             if digest_of(octets) not in self.known:
                 self.file("", octets, path)
+
+    def cms(self, message: bytes, path: str, name: str) -> None:
+        """What a signed message holds: a mail, or the file of which it has the name, with an ending more."""
+        try:
+            octets = cms.content(message, self.limits.archive_size)
+        except cms.Torn:
+            self.ambiguous("a signed message (S/MIME) breaks off, or is none from some place on")
+        else:
+            if octets:
+                self.file(name[:-4] if name.lower().endswith(SIGNED) else "", octets, path)
 
     def tnef(self, stream: bytes, path: str) -> None:
         """The files in a winmail.dat."""

@@ -8,6 +8,9 @@ PREFIX = 4096
 """How many octets of a file `sniff` wants to see."""
 
 TNEF = "application/vnd.ms-tnef"
+CMS = "application/pkcs7-mime"
+OPENED = {TNEF, CMS}
+"""Kinds of file that mail programs open themselves."""
 
 _LHA = ("lh0", "lh1", "lh2", "lh3", "lh4", "lh5", "lh6", "lh7", "lhd", "lhx", "lzs", "lz4", "lz5")
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
@@ -108,6 +111,11 @@ _MARKUP = (
 _BY_FIRST = {octet: tuple(one for one in _SIGNATURES if one[0] or one[1][0] == octet) for octet in range(256)}
 """Those that a file with this first octet may have: texts are asked for many times."""
 
+_CMS = re.compile(
+    rb"0(?:[\0-\x80]|\x81.|\x82..|\x83...|\x84....)\x06[\x09-\x0b]\x2a\x86\x48\x86\xf7\x0d\x01(?:\x07|\x09\x10\x01)",
+    re.DOTALL,
+)
+"""A sequence that begins with the identifier of a kind of content (RFC 5652 3)."""
 _MESSAGE = re.compile(
     rb"\s{0,9}(?:received|return-path|from|to|date|subject|message-id|mime-version|content-type|x-[a-z-]{1,40})[ \t]*:",
     re.IGNORECASE,
@@ -121,6 +129,8 @@ def sniff(first: bytes) -> str:
     for offset, signature, media_type in _BY_FIRST[first[0]] if first else ():
         if first.startswith(signature, offset):
             return media_type
+    if _CMS.match(first):
+        return CMS
     if b"%PDF-" in first[:1024]:  # readers accept a header that stands this late (ISO 32000-1, annex H.3)
         return "application/pdf"
     start = first.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
