@@ -5,6 +5,7 @@ The counterfactual is not guessed: the policies decide again without the finding
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from gateway.model import ERROR, Action, Finding, Found, Mail, Reason, Result, Verdict
@@ -19,6 +20,8 @@ WORDS = {
     Action.REJECT: "rejected",
 }
 MAX_NAMED = 3
+_SHOWABLE = re.compile(r"(?=.{1,60}\Z)[a-z0-9_-]+(?:\.[a-z0-9_-]+)+")
+"""A domain in A-labels for which there is room in a reply."""
 _VIEWS = {
     "library": "as Python's library reads the mail",
     "mailparse": "as mailparse reads the mail",
@@ -130,9 +133,20 @@ def _distance(policies: Policies, verdict: Verdict) -> str:
 
 
 def reference(verdict: Verdict) -> str:
-    """The decisive filter and code in our own words ("attachments/executable"), fit for an SMTP reply."""
+    """The decisive filter and code in our own words ("attachments/executable"), fit for an SMTP reply.
+
+    Where the owner of a domain wanted it so, the domain too: honest senders learn whom to turn to (RFC 9989 7.2).
+    """
     decisive = next((reason for reason in verdict.reasons if reason.effect is verdict.action), None)
-    return f"{decisive.filter}/{decisive.finding.code}" if decisive else "score"
+    return f"{decisive.filter}/{decisive.finding.code}{_wish(decisive.finding)}" if decisive else "score"
+
+
+def _wish(finding: Finding) -> str:
+    result = finding.result
+    if result is None or (result.method, result.result) != ("dmarc", "fail"):
+        return ""
+    domain, wish = result.get("header.from"), result.get("policy.dmarc")
+    return f": {domain} asks for {wish}" if wish and _SHOWABLE.fullmatch(domain) else ""
 
 
 def as_facts(found: Found) -> dict[str, list[dict[str, object]]]:

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.model import Action, Envelope, Finding, Mail, Recipient, Session
+from gateway.model import Action, Envelope, Finding, Mail, Reason, Recipient, Result, Session, Verdict
 from gateway.pipeline import explain, views
 from gateway.pipeline.policy import Policies, Policy, Rule
 from gateway.stages import Score, Stages
@@ -100,3 +100,18 @@ def test_a_reference_is_made_of_our_own_words():
 
 def test_every_reader_of_the_parser_has_a_name_for_people():
     assert {*views.READERS, "anywhere", "around"} == explain._VIEWS.keys()
+
+
+@pytest.mark.parametrize(
+    ("domain", "said"),
+    [
+        ("bank.example", "dmarc/fail_reject: bank.example asks for reject"),
+        ("xn--bcher-kva.example", "dmarc/fail_reject: xn--bcher-kva.example asks for reject"),
+        ("a\r\n250 OK.example", "dmarc/fail_reject"),
+        (f"{'a' * 60}.example", "dmarc/fail_reject"),
+    ],
+)
+def test_a_refusal_that_an_owner_asked_for_names_the_domain(domain, said):
+    result = Result("dmarc", "fail", (("header.from", domain), ("policy.dmarc", "reject")))
+    reason = Reason("dmarc", Finding("fail_reject", result=result), Action.REJECT)
+    assert explain.reference(Verdict(Action.REJECT, reasons=(reason,))) == said

@@ -233,7 +233,7 @@ class Owner(Silent):
     [
         ("none", Kind.OK, 0, ""),
         ("quarantine", Kind.OK, 1, ""),
-        ("reject", Kind.REJECTED, 0, "dmarc/fail_reject"),
+        ("reject", Kind.REJECTED, 0, "dmarc/fail_reject: s.example asks for reject"),
         ("", Kind.DEFERRED, 0, "dmarc/temperror"),
     ],
 )
@@ -269,11 +269,11 @@ def trusting(*sealers):
 @pytest.mark.parametrize(
     ("sealers", "silent", "kind", "reference"),
     [
-        ([], False, Kind.REJECTED, "dmarc/fail_reject"),
-        (["other.example"], False, Kind.REJECTED, "dmarc/fail_reject"),
+        ([], False, Kind.REJECTED, "dmarc/fail_reject: s.example asks for reject"),
+        (["other.example"], False, Kind.REJECTED, "dmarc/fail_reject: s.example asks for reject"),
         (["list.example"], False, Kind.OK, ""),
         (["list.example"], True, Kind.DEFERRED, "dmarc/temperror"),
-        ([], True, Kind.REJECTED, "dmarc/fail_reject"),
+        ([], True, Kind.REJECTED, "dmarc/fail_reject: s.example asks for reject"),
     ],
 )
 def test_a_list_that_the_site_trusts_may_pass_on_what_the_owner_wants_refused(site, sealers, silent, kind, reference):
