@@ -206,8 +206,10 @@ class Archives:
     def _entry(self, entry: libarchive.Entry, names: list[str], part: Part, depth: int) -> None:
         path = self._path(part.path, file_name(names[0]))
         new = Part(path, "", file_name(names[0]), "", entry.size, entry.encrypted, link=file_name(entry.link))
-        if entry.encrypted or entry.folder:
-            self._parts.append(new)
+        if entry.encrypted or entry.folder or entry.device:
+            self._parts.append(
+                replace(new, unreadable="it is a device, which some programs unpack as a file" * entry.device)
+            )
             return
         data, whole = self._taken(entry, part.path)
         new = replace(new, sniffed=sniff(data[:PREFIX]), size=len(data))

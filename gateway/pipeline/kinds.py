@@ -84,7 +84,7 @@ CLOSED = {
 }
 """What nobody here can open, in words."""
 
-_WEAK = {*("application/x-cpio", LZMA, "application/x-compress", "application/x-lha", TAR)}
+_WEAK = {*("application/x-cpio", LZMA, "application/x-compress", "application/x-lha")}
 """Kinds whose first bytes a text or a number may have: where not even one file can be read, it is something else."""
 _WITH_FOOTER = {"application/x-vhd", "application/x-apple-diskimage"}
 _READ_ELSEWHERE = {"application/pdf", "application/x-ole-storage", TNEF}
@@ -101,6 +101,8 @@ _BY_NAME = {
 }
 _BEHIND = (b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07\0", b"Rar!\x1a\x07\1", b"MSCF\0\0\0\0")
 _LOCAL = b"PK\3\4"
+_PACKED_BEHIND = (*(b"BZh%d1AY&SY" % level for level in range(1, 10)), b"\xfd7zXZ\0")
+_GZIP = b"\x1f\x8b\x08"
 _USTAR = b"ustar"
 _MAX_LOOKALIKES = 1000
 _SECTOR = 2048
@@ -132,7 +134,7 @@ def of(file: BinaryIO, sniffed: str, name: str) -> list[Kind]:
     first = _at(file, 0, WITHIN)
     found = [*_from_start(file, first, sniffed)]
     if not found and not sniffed and (by_name := _BY_NAME.get(_suffix(name))):
-        found.append(Kind(by_name, certain=by_name in CLOSED and b"\0" in first))
+        found.append(Kind(by_name, b"\0" in first and by_name in {LZMA, _BROTLI}))
     if sniffed != ZIP:
         found += _zip(file, sniffed, name)
     return [*found, *_behind(file, first, found, sniffed)]
@@ -147,7 +149,9 @@ def cut(file: BinaryIO, kind: Kind) -> BinaryIO:
 
 
 def _from_start(file: BinaryIO, first: bytes, sniffed: str) -> Iterator[Kind]:
-    if sniffed == ZIP or sniffed in FORMS or (sniffed in CLOSED and (sniffed != _ARJ or _is_arj(first))):
+    if sniffed == LZMA:
+        yield Kind(LZMA, _is_lzma(first))
+    elif sniffed == ZIP or sniffed in FORMS or (sniffed in CLOSED and (sniffed != _ARJ or _is_arj(first))):
         yield Kind(sniffed, sniffed not in _WEAK)
     if sniffed != TAR and _is_tar(first):
         yield Kind(TAR)
@@ -189,9 +193,31 @@ def _behind(file: BinaryIO, first: bytes, found: list[Kind], sniffed: str) -> It
     is_zip = any(kind.name == ZIP for kind in found)
     if sniffed != TAR and (at := _tar_behind(first)) > 0:
         yield Kind(TAR, True, at)
+    if not found:
+        yield from _packed_behind(first)
     honest = is_zip or sniffed in _READ_ELSEWHERE or (sniffed in FORMS and sniffed not in _WEAK)
     if not honest and (at := _local(file, first)) > 0:
         yield Kind(ZIP, True, at)
+
+
+def _packed_behind(first: bytes) -> Iterator[Kind]:
+    for mark in _PACKED_BEHIND:
+        if (at := first.find(mark, 1)) > 0:
+            yield Kind(sniff(mark), True, at)
+    at = first.find(_GZIP, 1)
+    for _ in range(_MAX_LOOKALIKES):
+        if at < 0 or _inflates(first[at : at + 4096]):
+            break
+        at = first.find(_GZIP, at + 1)
+    if at > 0:
+        yield Kind(sniff(_GZIP), False, at)
+
+
+def _inflates(octets: bytes) -> bool:
+    try:
+        return bool(zlib.decompressobj(31).decompress(octets, 4096))
+    except zlib.error:
+        return False
 
 
 def _tar_behind(first: bytes) -> int:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 LIBRARY = "libarchive.so.13"
 BLOCK = 64 << 10
 _OK, _EOF, _RETRY, _WARN = 0, 1, -10, -20
-_FOLDER = 0o040000
+_FOLDER, _FILE, _LINK = 0o040000, 0o100000, 0o120000
 _RAW = 0x90000
 _FILTERS = {"gzip": 1, "bzip2": 2, "lzma": 5, "xz": 6, "rpm": 8, "lzip": 9, "lz4": 13}
 _BY_THEMSELVES = frozenset({"compress", "zstd"})
@@ -35,6 +35,7 @@ class Broken(Exception):
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One file of an archive: `link` is where it points, `bare` that it was only packed, and has no archive around it.
+    `device`: it is one, or a pipe, of which some programs make a file with what stands behind its header.
 
     `read` gives the next octets, at most so many, b"" at the end, until the next entry is asked for; `Broken` where
     they cannot be had: then no other entry may be asked for, for that is where libarchive 3.6 crashes.
@@ -44,6 +45,7 @@ class Entry:
     size: int
     encrypted: bool
     folder: bool
+    device: bool
     bare: bool
     link: str
     read: Callable[[int], bytes]
@@ -178,12 +180,14 @@ def _entries(functions: Any, archive: ctypes.c_void_p) -> Iterator[Entry]:
 
 def _entry(functions: Any, archive: ctypes.c_void_p, entry: ctypes.c_void_p) -> Entry:
     name = functions.archive_entry_pathname_utf8(entry) or functions.archive_entry_pathname(entry) or b""
+    kind = functions.archive_entry_filetype(entry) & 0o170000
     link = functions.archive_entry_symlink_utf8(entry) or functions.archive_entry_hardlink_utf8(entry) or b""
     return Entry(
         name.decode("utf-8", "replace"),
         max(0, functions.archive_entry_size(entry)),
         functions.archive_entry_is_encrypted(entry) > 0,
-        functions.archive_entry_filetype(entry) & 0o170000 == _FOLDER,
+        kind == _FOLDER,
+        kind not in {0, _FOLDER, _FILE, _LINK},
         functions.archive_format(archive) == _RAW,
         link.decode("utf-8", "replace"),
         functools.partial(_data, functions, archive),

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import resource
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -291,6 +292,16 @@ def test_texts_that_begin_like_an_archive_are_none(octets: bytes, name: str) -> 
     assert [part.unreadable for part in content.parts] == ["", ""]
 
 
+@pytest.mark.parametrize("form", [lzma.FORMAT_ALONE, lzma.FORMAT_XZ])
+def test_what_is_packed_and_torn_is_unreadable(form: int) -> None:
+    assert look(lzma.compress(RUN * 9, form)[:-4], "run.exe.lzma").parts[1].unreadable
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_what_is_packed_behind_other_octets_is_opened(pack: Callable[[bytes], bytes]) -> None:
+    assert [part.sniffed for part in inside(look(b"JUNK" * 99 + pack(RUN), "a.jpg"))] == [PROGRAM]
+
+
 UNREAD = {
     "WIM": b"MSWIM\0\0\0" + bytes(200),
     "ZOO": b"ZOO 2.10 Archive.\x1a\0\0\xdc\xa7\xc4\xfd" + bytes(60),
@@ -315,6 +326,23 @@ def test_what_nobody_here_opens_is_named_by_its_octets_also_in_an_archive(
 ) -> None:
     (words,) = (part.unreadable for part in look(pack(UNREAD[kind]), "a.dat").parts if part.unreadable)
     assert "nobody here can open" in words
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_device_in_a_tar_is_unreadable(kind: bytes, pack: Callable[[bytes], bytes]) -> None:
+    info = tarfile.TarInfo("run.exe")
+    info.type, info.size = kind, len(RUN)
+    header = info.tobuf()
+    (part,) = inside(look(pack(header + RUN.ljust(512, b"\0") + bytes(1024)), "a.dat"))
+    assert part.unreadable
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_tar_with_a_broken_header_before_a_good_one_is_unreadable(pack: Callable[[bytes], bytes]) -> None:
+    broken = bytearray(packed.tarred({"a.txt": b"x"})[:1024])
+    broken[0] ^= 1
+    assert any(part.unreadable for part in look(pack(bytes(broken) + packed.tarred({"run.exe": RUN})), "a.tar").parts)
 
 
 def test_a_tar_without_a_magic_number_is_one_by_its_checksum() -> None:
