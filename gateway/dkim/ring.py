@@ -35,6 +35,7 @@ _IMPORT = "import its keys again (gatepost dkim import {domain} SELECTOR FILE.pe
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
 _SELECTOR = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 _Stamp = tuple[int, int, int]
 
 
@@ -241,6 +242,7 @@ class Ring:
             raise Permanent(f"there is no key for {domain}") from None
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
+            _sweep(self._folder / domain)
             states = self._folder / domain / STATES
             if not states.exists() and (anew or not _holds_keys(states.parent)):
                 self._write(states, _document(()))  # before the first key: a key alone is one that was lost
@@ -280,6 +282,13 @@ class Ring:
 @lru_cache(maxsize=256)
 def _place(folder: Path, domain: str, name: str) -> Path:
     return folder.joinpath(domain, name)
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what somebody left here who was killed while writing: nobody else writes now, and it may hold a key."""
+    for left in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(left.name):
+            left.unlink(missing_ok=True)
 
 
 def _holds_keys(folder: Path) -> bool:

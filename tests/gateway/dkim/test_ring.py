@@ -279,3 +279,13 @@ def test_the_states_are_a_document_that_people_can_read(keys, path):
     known = json.loads((path(entry).parent / ring.STATES).read_text())
     assert known["s1"]["state"] == "active"
     assert known["s1"]["record"].startswith("v=DKIM1; k=ed25519;")
+
+
+def test_what_a_killed_process_left_in_the_folder_is_taken_away_at_the_next_change(tmp_path):
+    ring = Ring(tmp_path / "dkim")
+    ring.add("example.org", "ed25519", selector="one")
+    folder = tmp_path / "dkim/example.org"
+    for name in (".two.pem.0123abcd", ".keys.json.deadbeef", ".hidden"):
+        (folder / name).write_text("x")
+    ring.add("example.org", "ed25519", selector="two")
+    assert sorted(path.name for path in folder.iterdir()) == [".hidden", "keys.json", "one.pem", "two.pem"]
