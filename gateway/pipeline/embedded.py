@@ -51,8 +51,7 @@ def files(text: bytes, most: int) -> Iterator[File]:
         yield from _yencoded(text, most)
     if b"BinHex" in text:
         yield from _binhexed(text, most)
-    if _TOKEN in text.translate(_LIKE_TOKENS):
-        yield from _runs(text, most)
+    yield from _runs(text, most)
 
 
 def _name(raw: bytes) -> str:
@@ -129,11 +128,22 @@ def _repeated(packed: bytes, most: int) -> bytes:
 
 
 def _runs(text: bytes, most: int) -> Iterator[File]:
-    for match in _RUN.finditer(text):
+    for match in _long_runs(text):
         if match.end() - match.start() >= MIN_RUN:
             octets = loose_base64(match[0][: most * 2])[:most]
             if sniff(octets[:PREFIX]) or is_text(octets[:PREFIX]):
                 yield File("", octets)
+
+
+def _long_runs(text: bytes) -> Iterator[re.Match[bytes]]:
+    """Each match of `_RUN`: one begins where a long run does, or nowhere in that."""
+    tokens = text.translate(_LIKE_TOKENS)
+    at = tokens.find(_TOKEN)
+    while at >= 0:
+        if match := _RUN.match(text, at):
+            yield match
+        end = match.end() if match else tokens.find(b" ", at)
+        at = tokens.find(_TOKEN, end) if end >= 0 else -1
 
 
 def is_text(octets: bytes) -> bool:

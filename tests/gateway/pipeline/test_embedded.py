@@ -78,3 +78,12 @@ def test_readers_take_time_by_length_and_by_nothing_else(line: bytes):
         return time.thread_time() - began
 
     assert cost(1_000_000) < 0.05 + 8 * cost(250_000)
+
+
+PIECES = [b"A" * 39, b"A" * 40, b"zz", b"+/", b"=", b"==", b"\r\n", b"\n", b" ", b"\t", b".", b"-", b"%", b"\0"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
+def test_long_runs_are_those_that_the_expression_finds_anywhere(text):
+    spans = [match.span() for match in embedded._long_runs(text)]
+    assert spans == [match.span() for match in embedded._RUN.finditer(text)]
