@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -23,9 +23,9 @@ from gateway.model import ERROR, Mail, Permanent, Session, Stage, State, Tempora
 from gateway.pipeline import inspect, policy
 from gateway.pipeline.policy import Policies
 from gateway.state import LocalState
-from gateway.store import queue
+from gateway.store import observations, queue
 from gateway.store.engine import Store
-from gateway.toml import FaultyFiles
+from gateway.toml import Fault, FaultyFiles
 
 if TYPE_CHECKING:
     from gateway.dns import Resolver
@@ -47,6 +47,12 @@ FILES = 100
 
 PATIENCE = 2.0
 """Seconds to wait for a turn at the store."""
+
+REPORTS_LATE = 12 * 3600.0
+"""Seconds beyond the time that reports.toml allows after which a report is late."""
+
+MOST_DOMAINS = 1000
+"""Domains with reports to come that are looked at."""
 
 PROBE = "status.gatepost.invalid"
 """A name that never exists (RFC 6761 6.4): a working DNS says so."""
@@ -71,21 +77,27 @@ def look(config: Config, opened: Opened, dns: Resolver) -> list[Check]:
     """Everything there is to know; *opened* opens the store. Raises `Temporary` where there is none yet."""
     found = [*_processes(config), *_store(config, opened)]
     names = asyncio.run(_dns(dns))
+    edge = stages.Edge()
     try:
         policies = policy.load(config.server.policies, None)
-        size = policies.stages.edge.message_size
+        edge = policies.stages.edge
         found += [
             *_scanner(config, policies),
             *_services(policies),
             *_confinement(policies),
             _policies(config, policies),
+            *_reports(config, policies.stages.reports, opened),
         ]
-        found += [*_disks(config, size), *_keys(config)]
         found += asyncio.run(_lists(config, dns)) if names.ok else []
     except FaultyFiles as error:
-        words = f"{len(error.faults)} faults, so an older set is in force; see gatepost check"
-        found.append(Check("policies", ok=False, text=words))
+        found.append(Check("policies", ok=False, text=_faulty(error.faults)))
+    found += [*_disks(config, edge.message_size), *_keys(config)]
     return [*found, names, asyncio.run(_shared(config)), _certificate(config)]
+
+
+def _faulty(faults: Sequence[Fault]) -> str:
+    more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return f"refused, the set before stays in force: {faults[0]}{more}; gatepost check names all"
 
 
 def runs(config: Config) -> bool:
@@ -119,10 +131,9 @@ def _last_end(ended: roles.Ended | None) -> str:
 
 def _store(config: Config, opened: Opened) -> list[Check]:
     """Whether it can be read, and written to: opening it takes the turn of a writer."""
-    hurried = config.model_copy(update={"store": config.store.model_copy(update={"patience": PATIENCE})})
     began = time.monotonic()
     try:
-        with opened(hurried) as store, store.reading() as conn:
+        with opened(_hurried(config)) as store, store.reading() as conn:
             text = f"its turn came in {(time.monotonic() - began) * 1000:.0f} ms"
             remarks = [Check(*remark) for remark in store.remarks(conn)]
             return [Check("store", ok=True, text=text), *remarks, *_queue(conn)]
@@ -130,6 +141,10 @@ def _store(config: Config, opened: Opened) -> list[Check]:
         if isinstance(error, Temporary) and not (config.store.url or config.run_dir.exists()):
             raise
         return [Check("store", ok=False, text=f"{error}; no mail is accepted or delivered meanwhile")]
+
+
+def _hurried(config: Config) -> Config:
+    return config.model_copy(update={"store": config.store.model_copy(update={"patience": PATIENCE})})
 
 
 def _queue(conn: Connection) -> list[Check]:
@@ -174,6 +189,30 @@ def _policies(config: Config, policies: Policies) -> Check:
     own = [stem for stem, path in files.items() if path.parent != SHIPPED_POLICIES]
     whose = f"{', '.join(own)} from {config.server.policies}, the others as shipped" if own else "all as shipped"
     return Check("policies", ok=True, text=f"{len(files)} (set {policies.version}): {whose}")
+
+
+def _reports(config: Config, settings: stages.Reports, opened: Opened) -> Iterator[Check]:
+    """Whether owners of domains are told in time: nobody else would ever miss these reports."""
+    if not settings.sends(config.server.hostname):
+        yield Check("reports", ok=True, text="none are sent to others: see send in reports.toml")
+        return
+    try:
+        with opened(_hurried(config)) as store, store.reading() as conn:
+            waiting = observations.waiting(conn, "", MOST_DOMAINS, time.time())
+            last = observations.sent(conn, 1)
+    except (Temporary, OSError):
+        return  # the store says so itself
+    allowed = settings.delay + settings.spread + settings.patience + REPORTS_LATE
+    late = [one.domain for one in waiting if _told_by(one) + allowed < time.time()]
+    sent = f"the last {terminal.span(time.time() - last[0].at)} ago" if last else "none yet"
+    words = f"; late for {', '.join(late[:3])}{' …' if len(late) > 3 else ''}: see gatepost dmarc send" if late else ""
+    many = f"{len(waiting)} domain{'' if len(waiting) == 1 else 's'}"
+    yield Check("reports", ok=not late, text=f"{sent}, {many} to report to{words}")
+
+
+def _told_by(waits: observations.Waiting) -> float:
+    """When the first day that is not told yet has ended."""
+    return (max(waits.oldest, waits.settled) // observations.DAY + 1) * observations.DAY
 
 
 def _confinement(policies: Policies) -> Iterator[Check]:

@@ -103,7 +103,7 @@ def _store_faults(wiring: Wiring, made: Config) -> list[Fault]:
 
 @app.command(epilog=CODES)
 def status(ctx: typer.Context, json: Json = False) -> None:
-    """Show how the gateway is: processes, store, queue, scanner, disks, DNS, certificate, policies.
+    """Show how the gateway is: processes, store, queue, scanner, keys, reports, disks, DNS, certificate, policies.
 
     Exits 0 when all is well, 1 when something wants attention, 3 when the gateway does not run.
 

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 import pytest
 
 from filters import dnsbl
-from gateway import clamd, health, roles, state
+from gateway import clamd, health, roles, stages, state
 from gateway.config import SHIPPED_POLICIES, Config, Server
 from gateway.config import State as StatePlace
 from gateway.dkim.ring import Ring
 from gateway.dns import Resolver
 from gateway.model import Temporary
 from gateway.pipeline import confinement, policy
-from gateway.store import owners
+from gateway.store import observations, owners
 from gateway.store.engine import Store
 from tests.peers import fake_clamd, hostile_dns, loop, processes, redis
 
@@ -298,3 +298,54 @@ def test_each_icap_service_is_told(tmp_path):
         alive, dead = f"icap://127.0.0.1:{port}/x", f"icap://127.0.0.1:{processes.free_port()}/x"
         told = [(one.ok, one.text) for one in scanners(tmp_path, [], [alive, dead])]
     assert told == [(True, f"Tester 1 A7 at {alive}"), (False, f"Connection refused at {dead}")]
+
+
+# ---- Reports and policies ---------------------------------------------------------------------------------------
+
+
+def observed(config, domain, at):
+    row = observations.Row("192.0.2.1", "none", "fail", "fail", domain)
+    with opened(config) as store, store.begin() as conn:
+        observations.add(conn, observations.Observation(at, observations.Published(domain), row))
+
+
+def reports(config):
+    return list(health._reports(config, stages.Reports(send="always"), opened))
+
+
+def test_reports_that_are_not_sent_are_told_and_those_that_wait_their_time_are_well(config):
+    (never,) = health._reports(config, stages.Reports(send="never"), opened)
+    assert (never.ok, "none are sent" in never.text) == (True, True)
+    observed(config, "a.example", time.time())
+    (check,) = reports(config)
+    assert (check.ok, check.text) == (True, "none yet, 1 domain to report to")
+
+
+def test_a_report_that_is_late_wants_attention(config):
+    observed(config, "a.example", time.time() - 5 * observations.DAY)
+    observed(config, "b.example", time.time())
+    (check,) = reports(config)
+    assert not check.ok
+    assert "2 domains to report to; late for a.example: see gatepost dmarc send" in check.text
+
+
+def test_a_day_that_is_settled_is_not_late_though_its_mails_are_not_forgotten_yet(config):
+    begins = (time.time() // observations.DAY - 5) * observations.DAY
+    observed(config, "a.example", begins + 60)
+    ended = time.time() // observations.DAY * observations.DAY
+    with opened(config) as store, store.begin() as conn:
+        observations.settle(conn, observations.Sent("a.example", begins, ended, ended + 3600, 1, "sent to x"))
+    (check,) = reports(config)
+    assert check.ok
+    assert check.text.startswith("the last ")
+
+
+def test_a_faulty_policy_is_named_and_all_else_is_told_too(config, tmp_path):
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies/score.toml").write_text("quarantine = 'x'\nrejected = 3\n")
+    named = config.model_copy(update={"server": Server(data=tmp_path, policies=tmp_path / "policies")})
+    told = {check.name: check for check in health.look(named, opened, Resolver(["127.0.0.1:9"], 0.1))}
+    assert not told["policies"].ok
+    assert "score.toml:1" in told["policies"].text
+    assert "and 1 more" in told["policies"].text
+    assert {"disk", "state", "certificate"} <= told.keys()
