@@ -113,6 +113,14 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
 
 
+def lately(seconds: float, now: float) -> str:
+    """The same for lists, in as little room as tells it: the time of today, the day and time of this year, the day."""
+    then, today = time.localtime(seconds), time.localtime(now)
+    if then[:3] == today[:3]:
+        return time.strftime("%H:%M:%S", then)
+    return time.strftime("%m-%d %H:%M" if then.tm_year == today.tm_year else "%Y-%m-%d", then)
+
+
 def span(seconds: float) -> str:
     """A length of time for people: "45 s", "12 min", "3.5 h", "2.1 d"."""
     if seconds < 120:

@@ -57,11 +57,12 @@ def track(
         terminal.as_json(found)
     else:
         columns = ("received", "id", "from and to", "verdict", "state", "subject")
-        terminal.table("", columns, map(_tracked_row, found), whole=("id", "verdict", "state"))
+        whole = ("received", "id", "verdict", "state")
+        terminal.table("", columns, (_tracked_row(row, now) for row in found), whole)
 
 
-def _tracked_row(row: tracking.Tracked) -> tuple[object, ...]:
-    came = terminal.moment(row.received_at)
+def _tracked_row(row: tracking.Tracked, now: float) -> tuple[object, ...]:
+    came = terminal.lately(row.received_at, now)
     return came, row.message_id, from_and_to(row), word(row.action), row.state.value, row.subject
 
 

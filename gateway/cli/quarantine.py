@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -49,11 +50,12 @@ def quarantine_list(ctx: typer.Context, limit: Limit = 50, json: Json = False) -
         terminal.as_json(held)
         return
     columns = ("number", "received", "from and to", "size", "why", "subject")
-    terminal.table(f"{total} held", columns, map(_held_row, held), whole=("number", "size"))
+    rows = (_held_row(row, time.time()) for row in held)
+    terminal.table(f"{total} held", columns, rows, whole=("number", "received", "size"))
 
 
-def _held_row(row: tracking.Tracked) -> tuple[object, ...]:
-    came, size = terminal.moment(row.received_at), terminal.octets(row.size)
+def _held_row(row: tracking.Tracked, now: float) -> tuple[object, ...]:
+    came, size = terminal.lately(row.received_at, now), terminal.octets(row.size)
     why = f"{', '.join(row.why[:MAX_WHY])}{' …' if len(row.why) > MAX_WHY else ''}"
     return row.delivery_id, came, from_and_to(row), size, why, row.subject
 

@@ -1,6 +1,7 @@
 """What is printed: strangers' text does nothing, values of ours become JSON, numbers are for people."""
 
 import json
+import time
 from ipaddress import ip_address
 
 import pytest
@@ -89,3 +90,19 @@ def test_what_would_be_printed_is_rendered_as_it_would_look(capsys):
     assert terminal.rendered(speak) == shown
     assert "hello" in shown
     assert not capsys.readouterr().out
+
+
+def test_a_list_tells_times_in_as_little_room_as_tells_them():
+    now = time.mktime((2026, 11, 23, 10, 15, 0, 0, 0, -1))
+    for then, told in {
+        (2026, 11, 23, 0, 0, 1): "00:00:01",
+        (2026, 11, 22, 23, 59, 59): "11-22 23:59",
+        (2025, 11, 23, 10, 15, 0): "2025-11-23",
+    }.items():
+        assert terminal.lately(time.mktime((*then, 0, 0, -1)), now) == told
+
+
+def test_what_people_copy_is_whole_in_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "PIPE_WIDTH", 60)
+    terminal.table("", ("id", "from", "subject"), [("06h0fsrbc6vcj2aqpv", "a" * 50, "b" * 50)], whole=("id",))
+    assert "06h0fsrbc6vcj2aqpv" in capsys.readouterr().out
