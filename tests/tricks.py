@@ -56,6 +56,7 @@ def tricks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     yield from _structures(hidden)
     yield from _texts(hidden)
     yield from _uuencoded(hidden)
+    yield from _packed_texts(hidden)
     yield from _mails(hidden)
     yield from _signed(hidden)
     yield from _containers(hidden)
@@ -353,6 +354,18 @@ def _uuencoded(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         yield f"declared as uuencode: {name}", mixed(TEXT, declared)
     bare = lines(BINARY, b"Content-Transfer-Encoding: x-uuencode", NAMED, b"", *uu)
     yield "declared as uuencode: nothing begins it", mixed(TEXT, bare)
+
+
+def _packed_texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
+    """Texts that are unpacked like archives."""
+    in_texts = dict(texts(hidden))
+    for name, text in (("a.uue", in_texts["uuencode"]), ("a.hqx", in_texts["BinHex"]), ("a.b64", in_texts["base64"])):
+        field = b'Content-Disposition: attachment; filename="' + name.encode() + b'"'
+        yield f"packed: {name}", mixed(TEXT, attached(text, BINARY, B64, field))
+    yield (
+        "packed: BinHex by its type",
+        mixed(TEXT, attached(binhex(hidden), b"Content-Type: application/mac-binhex40", B64)),
+    )
 
 
 def _mails(hidden: bytes) -> Iterator[tuple[str, bytes]]:

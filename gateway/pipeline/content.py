@@ -49,6 +49,8 @@ _ENCODED = {"base64", "quoted-printable"}
 _ENCODINGS = {"", "7bit", "8bit", "binary", *_ENCODED}
 _UU = {"x-uuencode", "uuencode", "x-uue", "uue"}
 _SIGNED = {"application/pkcs7-mime", "application/x-pkcs7-mime"}
+_PACKED_TEXTS = {"application/mac-binhex40", "application/x-uuencode", "application/x-yenc"}
+_PACKED_NAMES = (".uu", ".uue", ".xxe", ".hqx", ".b64", ".mim", ".yenc", ".ntx")
 _PAGES = {"text/html", "image/svg+xml"}
 _PAGE_NAMES = (".htm", ".html", ".xhtml", ".shtml", ".svg", ".hta", ".mht", ".mhtml")
 _MAIL_NAMES = (".eml", ".mht", ".mhtml", ".nws")
@@ -349,8 +351,8 @@ class _Walk:
             self._files_in_text(header, encoding, end, path)
         elif encoding == "base64" and not plain:
             self._whole_base64(body, end)
-        elif encoding not in _ENCODED and not sniffed:
-            self.found.text(bytes(self.data[body:end]), path)
+        elif not sniffed and (encoding not in _ENCODED or _is_packed_text(kind, filenames(header))):
+            self.found.text(self._decoded(encoding, body, end), path)
         if encoding in _UU:
             self.found.uuencoded(bytes(self.data[body:end]), path)
 
@@ -439,6 +441,11 @@ def _message(found: Gathered, octets: bytes, path: str, depth: int = 0) -> None:
 def _is_page(sniffed: str, names: list[str]) -> bool:
     """Whether a browser opens it. What is a picture, an archive or a program is none, whatever its name says."""
     return sniffed in _PAGES or (not sniffed and any(name.lower().endswith(_PAGE_NAMES) for name in names))
+
+
+def _is_packed_text(kind: str, names: list[str]) -> bool:
+    """Whether a program that unpacks archives finds a file in the text that this is."""
+    return kind in _PACKED_TEXTS or any(name.lower().endswith(_PACKED_NAMES) for name in names)
 
 
 def _may_be_mail(kind: str, names: list[str]) -> bool:

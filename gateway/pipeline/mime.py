@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 MAX_VALUE = 16384
 MAX_WORDS = 200
 MAX_SHOWN = 4096
+MAX_NAME = 1000
 COMMON = 200
 """Characters of a value that may be remembered: each is asked for several times, and most mails have the same."""
 
@@ -38,6 +39,7 @@ _ALLOWED = frozenset(
         *(f"cp125{number}" for number in range(9)),
         *("cp437", "cp850", "cp852", "cp855", "cp866", "cp874", "koi8_r", "koi8_u", "mac_roman", "tis_620"),
         *("gb2312", "gbk", "gb18030", "hz", "big5", "big5hkscs", "cp949", "cp950", "euc_jp", "euc_kr", "iso2022_jp"),
+        *("cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140"),
         *("iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_3", "iso2022_kr", "shift_jis", "cp932", "johab"),
     }
 )
@@ -50,6 +52,8 @@ _LOOSE_NAME = re.compile(r'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";]{1,1000})', r
 _BARE_NAME = re.compile(
     r'name\*?\s{0,20}=\s{0,20}(?:\([^)]{0,100}\)\s{0,20}"?)?([^\s()<>@,;:\\"/\[\]?=]{1,1000})', re.IGNORECASE
 )
+_PLACE = re.compile(r"[^\s:/]{1,1000}")
+_UTF_7 = re.compile("utf-?7", re.IGNORECASE)
 _SECTION = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
 
 
@@ -197,7 +201,7 @@ _BY_NAME = {
 
 def prepare() -> None:
     """Import every codec that a mail may name: later nothing can be imported."""
-    for codec in _ALLOWED:
+    for codec in (*_ALLOWED, "utf-7"):
         codecs.lookup(codec)
 
 
@@ -233,7 +237,19 @@ def filenames(header: Header) -> list[str]:
     """Every distinct name that the fields give to a part: one, if all is well."""
     named = [name for value in header.all("content-disposition") for name in _names(value, "filename")]
     named += [name for value in header.all("content-type") for name in _names(value, "name")]
-    return list(dict.fromkeys(decode_words(name) for name in named if name)) if named else []
+    named = named or [value for value in header.all("content-location") if _PLACE.fullmatch(value)]
+    return list(dict.fromkeys(shown for name in named if name for shown in _shown_as(name))) if named else []
+
+
+def _shown_as(name: str) -> list[str]:
+    """*name* decoded; where that leaves an encoded word, decoded twice, as some do; and in UTF-7, which some know."""
+    names = [decode_words(name)]
+    if "=?" in names[0]:
+        names.append(decode_words(names[0]))
+    if _UTF_7.search(name):
+        decoded = names[0].encode("latin-1", "replace").decode("utf-7", "replace")
+        names.append(decoded.encode("utf-8", "replace").decode("utf-8"))  # it makes halves of characters, too
+    return names
 
 
 @_remembered
@@ -269,5 +285,7 @@ def _word(charset: str, encoding: str, text: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """A file's name without control characters. Bidirectional ones stay: that a name turns round is for filters."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text[:1000])
+    """A file's name without control characters, and without the middle of a long one. Bidirectional ones stay: that a
+    name turns round is for filters."""
+    text = text if len(text) <= MAX_NAME else text[: MAX_NAME // 2] + text[-MAX_NAME // 2 :]
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)

@@ -92,6 +92,16 @@ def test_a_program_is_known_as_one_whatever_hides_it():
         b"Content-Disposition(x): attachment; filename*1=er.exe; filename*0=lett",
         b'Content-Disposition:: attachment; filename= "a\r\n  b.exe"',
         b"Content_Disposition: attachment; filename=letter.exe; filename*=us-ascii''letter.txt",
+        b'Content-Disposition: attachment; filename="=?utf-7?q?letter+AC4-exe?="',
+        b'Content-Disposition: attachment; filename="=?UTF-7?b?bGV0dGVyK0FDNC1leGU=?="',
+        b'Content-Disposition: attachment; filename="=?ibm037?b?k4Wjo4WZS4WnhQ==?="',
+        b'Content-Disposition: attachment; filename="=?utf-8?q?=3D=3Futf-8=3Fq=3Fletter=2Eexe=3F=3D?="',
+        b"Content-Location: letter.exe",
+        b'Content-Disposition: attachment;\r\n filename*0="'
+        + b"a" * 900
+        + b'";\r\n filename*1="'
+        + b"b" * 900
+        + b'.exe"',
     ],
 )
 @pytest.mark.parametrize("body", [b"QUJDREVGR0hJSktM\r\n", b"@echo off\r\n"])
