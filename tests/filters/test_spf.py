@@ -496,10 +496,10 @@ def test_the_loop_goes_on_while_large_records_are_evaluated() -> None:
 
     async def longest_pause() -> float:
         task = asyncio.create_task(Filter(Settings(), tools(FakeDns(zone))).check(mail(), {}))
-        longest, before = 0.0, time.monotonic()
+        longest, before = 0.0, time.thread_time()
         while not task.done():
             await asyncio.sleep(0)
-            longest, before = max(longest, time.monotonic() - before), time.monotonic()
+            longest, before = max(longest, time.thread_time() - before), time.thread_time()
         return longest
 
     assert asyncio.run(longest_pause()) < 0.5

@@ -196,15 +196,15 @@ def test_a_broken_hash_lets_nobody_in(store, authenticator, stored):
 
 
 def test_names_that_nobody_has_take_as_long(authenticator):
-    """The same work: the same parameters are paid for, and the times lie close together."""
+    """The same work: the same parameters are paid for, and the CPU times of all threads lie close together."""
 
     def seconds(login):
-        began = time.perf_counter()
+        began = time.process_time()
         check(authenticator, login, "wrong")
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     seconds("alice")
-    known, unknown = zip(*((seconds("alice"), seconds("nobody")) for _ in range(9)), strict=True)
+    known, unknown = zip(*((seconds("alice"), seconds("nobody")) for _ in range(5)), strict=True)
     assert 0.5 < statistics.median(known) / statistics.median(unknown) < 2
     assert not PasswordHasher().check_needs_rehash(authenticator._nobody)
 
