@@ -93,10 +93,10 @@ class Hand:
             signers = self._ring.signers(writer.domain, parents=policy.subdomains)
             if not signers:
                 return b""
-            fields, body = _fields(head), await _digest(chunks, rest)
+            named, body = reading.by_name(_fields(head)), await _digest(chunks, rest)
         chosen, now = making.chosen(policy.oversigned, policy.signed), int(self._now())
         expires = now + int(policy.expires) if policy.expires else 0
-        return b"".join(making.signature(fields, body, signer, chosen, now, expires) for signer in signers)
+        return b"".join(making.signature(named, body, signer, chosen, now, expires) for signer in signers)
 
     async def _arc(self, octets: Octets, policy: Signing) -> bytes:
         signer = self._sealer(policy)

@@ -28,12 +28,8 @@ def field(octets: bytes, *, relaxed: bool) -> bytes:
     """The canonical form of one field, which ends in CRLF (RFC 6376 3.4.1, 3.4.2)."""
     if not relaxed:
         return octets
-    name, colon, value = octets.removesuffix(CRLF).partition(b":")
-    return _unfolded(name).strip().lower() + colon + _reduced(_unfolded(value)).strip(WSP) + CRLF
-
-
-def _unfolded(octets: bytes) -> bytes:
-    return octets.replace(CRLF, b"")
+    name, colon, value = octets.replace(CRLF, b"").partition(b":")
+    return name.strip().lower() + colon + _reduced(value).strip(WSP) + CRLF
 
 
 class Body:

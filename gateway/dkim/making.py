@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from gateway.dkim import reading, tags
+from gateway.dkim.reading import Named
 from gateway.dkim.ring import Signer
 
 WIDTH = 76
@@ -44,11 +44,14 @@ class Chosen:
     sealed: Sequence[str]
     signed: Sequence[str]
 
-    def names(self, fields: Sequence[bytes]) -> tuple[str, ...]:
+    def names(self, named: Named) -> tuple[str, ...]:
         """h= for a header."""
-        count = Counter(map(reading.name_of, fields))
-        names = [name for name in self.sealed if count[name] or name not in ADDED for _ in range(count[name] + 1)]
-        names += [name for name in self.signed if name in count for _ in range(count[name])]
+        names: list[str] = []
+        for name in self.sealed:
+            if name in named or name not in ADDED:
+                names += [name] * (len(named.get(name, ())) + 1)
+        for name in self.signed:
+            names += [name] * len(named.get(name, ()))
         if len(names) > MOST_NAMES:
             raise NotSigned("the header has too many fields to be signed")
         return tuple(names)
@@ -60,15 +63,15 @@ def chosen(sealed: Sequence[str], signed: Sequence[str]) -> Chosen:
     return Chosen(sealed, tuple(name for name in dict.fromkeys(signed) if name not in sealed))
 
 
-def signature(fields: Sequence[bytes], body: bytes, signer: Signer, chosen: Chosen, now: int, expires: int) -> bytes:
-    """The DKIM-Signature field of *signer* for a header of *fields* over a body with the digest *body*.
+def signature(named: Named, body: bytes, signer: Signer, chosen: Chosen, now: int, expires: int) -> bytes:
+    """The DKIM-Signature field of *signer* for a header (`reading.by_name`) over a body with the digest *body*.
 
     Times are seconds since the epoch; *expires* is 0 for a signature that does not.
     """
-    names = chosen.names(fields)
+    names = chosen.names(named)
     about = [("v", "1"), ("a", signer.key.algorithm), ("c", "relaxed/relaxed"), ("d", signer.domain)]
     about += [("s", signer.selector), ("t", str(now)), *([("x", str(expires))] if expires else [])]
-    return _signed("DKIM-Signature", about, signer, reading.selected(fields, names, b""), (names, body))
+    return _signed("DKIM-Signature", about, signer, reading.taken(named, names), (names, body))
 
 
 def arc_set(
@@ -83,11 +86,12 @@ def arc_set(
     instance = max(sets, default=0) + 1
     _object(sets, cv)
     found = b"ARC-Authentication-Results: i=%d; %s\r\n" % (instance, results.strip(b" \t\r\n"))
-    names = chosen.names(fields)
+    named = reading.by_name(fields)
+    names = chosen.names(named)
     about = [("i", str(instance)), ("a", signer.key.algorithm)]
     of = [("d", signer.domain), ("s", signer.selector), ("t", str(now))]
     message = [*about, ("c", "relaxed/relaxed"), *of]
-    over = _signed("ARC-Message-Signature", message, signer, reading.selected(fields, names, b""), (names, body))
+    over = _signed("ARC-Message-Signature", message, signer, reading.taken(named, names), (names, body))
     # RFC 8617 5.1.2: nothing certain can be said over a broken chain, so the seal of that is over our own set alone
     chain = [] if cv == "fail" else [sets[number][name] for number in sorted(sets) for name in ARC]
     return _signed("ARC-Seal", [*about, *of, ("cv", cv)], signer, [*chain, found, over]) + over + found

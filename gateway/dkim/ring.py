@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ STATES = "keys.json"
 STAYS = 7 * 86400.0
 """Seconds for which the record of a retired key stays: mail with its signatures may wait in queues for days."""
 MAX_STATES = 1 << 20
+MOST_PLACES = 1024
+"""Paths that are kept."""
 
 _IMPORT = "import its keys again (gatepost dkim import {domain} SELECTOR FILE.pem)"
 
@@ -100,8 +101,9 @@ class Ring:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._places: dict[tuple[str, str], Path] = {}
         self._entries: dict[str, tuple[_Stamp, tuple[Entry, ...]]] = {}
-        self._keys: dict[Path, tuple[_Stamp, PrivateKey]] = {}
+        self._keys: dict[str, tuple[_Stamp, PrivateKey]] = {}
 
     def is_empty(self) -> bool:
         """Whether there never was a key. It costs next to nothing."""
@@ -113,7 +115,7 @@ class Ring:
 
     def entries(self, domain: str) -> tuple[Entry, ...]:
         """The keys of *domain*, oldest first; `Permanent` where what is known of them cannot be read."""
-        path = _place(self._folder, domain, STATES)
+        path = self._place(domain, STATES)
         try:
             stamp = _stamp(path.stat())
             kept, found = self._entries.get(domain, (None, ()))
@@ -149,10 +151,10 @@ class Ring:
         try:
             found = path.stat()
             _guard(path, found)
-            kept, key = self._keys.get(path, (None, None))
+            kept, key = self._keys.get(entry.name, (None, None))
             if key is None or kept != _stamp(found):
                 key = _key(path, entry)
-                self._keys[path] = _stamp(found), key
+                self._keys[entry.name] = _stamp(found), key
         except OSError as error:
             raise Permanent(f"the key {path} cannot be read ({error.strerror})") from None
         return key
@@ -218,7 +220,15 @@ class Ring:
         self._path(domain, selector).unlink(missing_ok=True)
 
     def _path(self, domain: str, selector: str) -> Path:
-        return _place(self._folder, domain, f"{selector}.pem")
+        return self._place(domain, f"{selector}.pem")
+
+    def _place(self, domain: str, name: str) -> Path:
+        """The file *name* of *domain*; making a path costs more than looking at the file."""
+        if len(self._places) > MOST_PLACES:
+            self._places.clear()
+        if (place := self._places.get((domain, name))) is None:
+            place = self._places[domain, name] = self._folder / domain / name
+        return place
 
     def _is_taken(self, domain: str, selector: str) -> bool:
         return any(one.selector == selector for one in self.entries(domain)) or self._path(domain, selector).exists()
@@ -277,11 +287,6 @@ class Ring:
         if os.geteuid() == 0:
             owner = self._folder.parent.stat()
             os.chown(path, owner.st_uid, owner.st_gid)
-
-
-@lru_cache(maxsize=256)
-def _place(folder: Path, domain: str, name: str) -> Path:
-    return folder.joinpath(domain, name)
 
 
 def _sweep(folder: Path) -> None:

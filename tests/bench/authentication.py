@@ -124,7 +124,8 @@ class Ours:
         ring = Ring(home / "dkim")
         self.entry = ring.activate(DOMAIN, ring.add(DOMAIN, "rsa").selector)
         self.signer: Signer = ring.signers(DOMAIN)[0]
-        self._hand = Hand(ring, f"gw.{DOMAIN}", Signing)
+        policy = Signing()  # which is in force until it changes
+        self._hand = Hand(ring, f"gw.{DOMAIN}", lambda: policy)
         self._filter = Filter(Settings(), cast("Tools", SimpleNamespace(signatures=Checker(self))))
 
     async def txt(self, name: str) -> Sequence[bytes]:

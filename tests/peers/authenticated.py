@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import filters.arc
 import filters.dkim
-from gateway.dkim import canonical, making, private
+from gateway.dkim import canonical, making, private, reading
 from gateway.dkim.checker import Checker
 from gateway.dkim.making import Chosen
 from gateway.dkim.ring import Signer
@@ -78,7 +78,7 @@ def sign(message: bytes, who: Identity) -> bytes:
     """*message* with our signature."""
     fields, body = _parted(message)
     chosen = Chosen(Signing().oversigned, Signing().signed)
-    return making.signature(fields, body, _signer(who), chosen, NOW, 0) + message
+    return making.signature(reading.by_name(fields), body, _signer(who), chosen, NOW, 0) + message
 
 
 def seal(message: bytes, who: Identity, results: str, cv: str) -> bytes:

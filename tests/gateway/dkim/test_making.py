@@ -9,7 +9,7 @@ import dkim
 import pytest
 import yaml
 
-from gateway.dkim import canonical, making, private, tags
+from gateway.dkim import canonical, making, private, reading, tags
 from gateway.dkim.making import Chosen, NotSigned
 from gateway.dkim.ring import Signer
 from gateway.stages import Signing
@@ -44,7 +44,7 @@ def digest(body):
 
 
 def signed(head=HEAD, body=BODY, kind="rsa", chosen=CHOSEN, expires=0):
-    return making.signature(canonical.fields(head), digest(body), signer(kind), chosen, NOW, expires)
+    return making.signature(reading.by_name(canonical.fields(head)), digest(body), signer(kind), chosen, NOW, expires)
 
 
 def value_of(field):
@@ -123,7 +123,7 @@ def test_its_lines_are_short_and_fold_as_fields_do(kind):
 
 def test_a_long_domain_is_still_one_line_that_may_be_sent():
     long = Signer(".".join(["d" * 60] * 3) + ".example", "s" * 50, KEYS["ed25519"])
-    field = making.signature(canonical.fields(HEAD), digest(BODY), long, CHOSEN, NOW, 0)
+    field = making.signature(reading.by_name(canonical.fields(HEAD)), digest(BODY), long, CHOSEN, NOW, 0)
     assert value_of(field)["d"] == long.domain
     assert max(map(len, field.split(b"\r\n"))) < 998
 
