@@ -154,6 +154,7 @@ def _show_ways(number: int, verdict: Verdict) -> None:
     files = dict.fromkeys(f"{one.filter}.toml" for one in verdict.reasons if one.effect is verdict.action)
     terminal.facts(
         [
+            ("held is", "the mail as it came" if verdict.action is Action.STRIP else ""),
             ("to deliver it", f"{welcome.command()} quarantine release {number}"),
             ("to drop it", f"{welcome.command()} quarantine drop {number}"),
             ("others like it", f"see {' and '.join(files) or 'score.toml'}: {EXCEPTIONS}"),

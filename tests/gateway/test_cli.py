@@ -205,6 +205,13 @@ def test_what_is_held_of_a_mail_is_named_by_its_id_as_notes_in_stripped_mail_giv
     assert gatepost("quarantine", "show", "nonsense")[0] == cli.USAGE
 
 
+def test_of_stripped_mail_it_is_said_that_the_whole_is_held(gatepost, store):
+    _, stripped = keep(store, state=State.HELD, verdict=Verdict(Action.STRIP))
+    _, held = keep(store, state=State.HELD, verdict=Verdict(Action.QUARANTINE))
+    assert "the mail as it came" in gatepost("quarantine", "show", stripped)[1]
+    assert "the mail as it came" not in gatepost("quarantine", "show", held)[1]
+
+
 def test_held_mail_is_saved_for_its_reader_alone_and_overwrites_nothing(gatepost, store, home):
     _, number = keep(store, state=State.HELD)
     _, other = keep(store)
