@@ -53,6 +53,8 @@ _BARE_NAME = re.compile(
     r'name\*?\s{0,20}=\s{0,20}(?:\([^)]{0,100}\)\s{0,20}"?)?([^\s()<>@,;:\\"/\[\]?=]{1,1000})', re.IGNORECASE
 )
 _PLACE = re.compile(r"[^\s:/]{1,1000}")
+_OUT_OF_PLACE = "\"'" + "".join(map(chr, range(32)))
+"""What stands around a name where it is quoted wrongly."""
 _UTF_7 = re.compile("utf-?7", re.IGNORECASE)
 _SECTION = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
 
@@ -256,7 +258,7 @@ def _shown_as(name: str) -> list[str]:
 def _names(value: str, parameter: str) -> Sequence[str]:
     """The values of *parameter*; where the grammar shows none, what a forgiving reader would take for one."""
     named = readings(value, parameter) or [match.strip() for match in _LOOSE_NAME.findall(value[:MAX_VALUE])]
-    named = [name.strip('"') for name in named]  # quotes out of place
+    named = [name.strip(_OUT_OF_PLACE) for name in named]
     kinds = {"", *map(suffix, named)}
     return named + [name for name in _BARE_NAME.findall(value[:MAX_VALUE]) if suffix(name) not in kinds]
 

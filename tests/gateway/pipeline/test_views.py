@@ -97,6 +97,8 @@ def test_a_program_is_known_as_one_whatever_hides_it():
         b'Content-Disposition: attachment; filename="=?ibm037?b?k4Wjo4WZS4WnhQ==?="',
         b'Content-Disposition: attachment; filename="=?utf-8?q?=3D=3Futf-8=3Fq=3Fletter=2Eexe=3F=3D?="',
         b"Content-Location: letter.exe",
+        b"Content-Disposition: attachment; filename='letter.exe'",
+        b"Content-Disposition: attachment; filename=letter.exe\x01",
         b'Content-Disposition: attachment;\r\n filename*0="'
         + b"a" * 900
         + b'";\r\n filename*1="'
