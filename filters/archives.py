@@ -29,7 +29,8 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset({"encrypted", "password_in_mail", "unreadable", "traversal"})
-    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html", "macros", "shortcuts"})
+    after: ClassVar[frozenset[str]] = frozenset()
+    by_part: ClassVar[bool] = True
 
     def __init__(self, settings: Settings) -> None:
         self._absolute = settings.absolute

@@ -61,7 +61,8 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset({"executable", "disguised"})
-    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html", "macros", "shortcuts"})
+    after: ClassVar[frozenset[str]] = frozenset()
+    by_part: ClassVar[bool] = True
 
     def __init__(self, settings: Settings) -> None:
         if wrong := [suffix for suffix in settings.suffixes + settings.documents if not suffix.startswith(".")]:

@@ -62,7 +62,8 @@ class Filter:
         {"script", "smuggled", "password_form", "form", "redirect", "remote", "network_path", "launch", "obfuscated"}
         | {"body_active", "body_form", "unreadable"}
     )
-    after: ClassVar[frozenset[str]] = frozenset({"pdf"})
+    after: ClassVar[frozenset[str]] = frozenset()
+    by_part: ClassVar[bool] = True
 
     def __init__(self, settings: Settings, payloads: Payloads) -> None:
         if min(settings.pages, settings.size) < 1:

@@ -68,7 +68,8 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset({"qr_link", "qr_text", "unreadable"})
-    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html", "macros"})
+    after: ClassVar[frozenset[str]] = frozenset()
+    by_part: ClassVar[bool] = True
 
     def __init__(self, settings: Settings, payloads: Payloads) -> None:
         if min(settings.images, settings.size, settings.pixels) < 1:

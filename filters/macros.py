@@ -99,7 +99,8 @@ class Filter:
         {"macro", "macro_suspicious", "macro_auto", "macro_hidden", "xlm", "dde", "remote", "program", "exploit"}
         | {"encrypted", "password_in_mail", "unreadable"}
     )
-    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html"})
+    after: ClassVar[frozenset[str]] = frozenset()
+    by_part: ClassVar[bool] = True
 
     def __init__(self, settings: Settings, payloads: Payloads) -> None:
         if wrong := [suffix for suffix in settings.programs if not suffix.startswith(".")]:

@@ -75,6 +75,7 @@ class Filter:
         }
     )
     after: ClassVar[frozenset[str]] = frozenset()
+    by_part: ClassVar[bool] = True
 
     def __init__(self, settings: Settings, payloads: Payloads) -> None:
         if wrong := [suffix for suffix in settings.programs + settings.data if not suffix.startswith(".")]:

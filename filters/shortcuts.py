@@ -65,7 +65,8 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset({"command", "share", "starts", "carries", "address", "unreadable"})
-    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html", "macros"})
+    after: ClassVar[frozenset[str]] = frozenset()
+    by_part: ClassVar[bool] = True
 
     def __init__(self, settings: Settings, payloads: Payloads) -> None:
         if wrong := [name for name in settings.commands if not re.fullmatch(r"[\w-]{1,40}", name)]:

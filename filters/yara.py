@@ -43,7 +43,8 @@ class Filter:
 
     stage: ClassVar[Stage] = Stage.MESSAGE
     codes: ClassVar[frozenset[str]] = frozenset({"found", _SUSPICIOUS, "unscanned"})
-    after: ClassVar[frozenset[str]] = frozenset({"pdf", "html", "macros", "shortcuts"})
+    after: ClassVar[frozenset[str]] = frozenset()
+    by_part: ClassVar[bool] = True
 
     def __init__(self, settings: Settings, payloads: Payloads | None) -> None:
         """ValueError where a rule cannot be compiled. Without *payloads* that is all it is made for."""

@@ -500,8 +500,8 @@ class PureFilter(Protocol):
 
     `codes` lists every finding it can report (`error` is understood), so that a policy can be checked for completeness
     before the first mail arrives. `after` names the filters whose findings it reads; a pure one may only read pure
-    ones. One that judges each part by itself says so (`by_part = True`): of files that are found in parts it is asked in
-    turn, by a mail with these alone. The module also holds a frozen dataclass `Settings`; the filter is made as
+    ones. One that judges each part by itself says so (`by_part = True`): of files that are found in parts it is asked
+    in turn, by a mail with these alone. The module also holds a frozen dataclass `Settings`; the filter is made as
     `Filter(settings)`, or as `Filter(settings, payloads)` where it looks into parts. One that reads files of its own
     (`filters/yara.py`) has `folders`, where they are, and `version`, which names their texts: when one changes, all
     policies are loaded anew.

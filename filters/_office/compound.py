@@ -35,12 +35,12 @@ class Entry:
 
 
 class Compound:
-    """One compound file; `Unreadable` where it is none."""
+    """One compound file of that name; `Unreadable` where it is none."""
 
-    def __init__(self, data: bytes, meter: Meter) -> None:
+    def __init__(self, data: bytes, meter: Meter, name: str = "") -> None:
         if len(data) < 512 or not data.startswith(MAGIC):
             raise Unreadable("is no whole compound file")
-        self._data, self.meter = data, meter
+        self._data, self.meter, self.name = data, meter, name
         self._shift, mini = struct.unpack_from("<HH", data, 30)
         directory, cutoff, mini_fat = struct.unpack_from("<I4xII", data, 48)
         if self._shift not in {9, 12} or mini != _MINI_SHIFT or cutoff != _CUTOFF:

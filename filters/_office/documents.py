@@ -82,7 +82,8 @@ def look(inner: Inner, words: Words, meter: Meter, depth: int = 0) -> Seen:
         if depth and (what := _program(inner, words)):
             yield Sight("program", f"holds {what}")
         if inner.whole:
-            yield inner
+            yield inner  # which comes back as a part
+            return
         for seen in _read(inner, words, meter):
             if isinstance(seen, Sight):
                 yield seen
@@ -103,7 +104,7 @@ def _read(inner: Inner, words: Words, meter: Meter) -> Seen:
     """By the first octets; where they say nothing, by the name as well."""
     data, name = inner.octets, inner.name.lower()
     if data.startswith(MAGIC):
-        yield from _compound(Compound(data, meter), words)
+        yield from _compound(Compound(data, meter, inner.name), words)
     elif data.startswith(b"{\\rt"):
         yield from rtf.look(data, meter)
     elif data.startswith(ONENOTE):
@@ -283,7 +284,7 @@ def _package(file: Compound, entry: Entry) -> Seen:
     infos = (file.read(one, MAX_INFO) for one in file.streams() if one.name.lower() == "encryptioninfo")
     if opened := locked.package(next(infos, b""), file.read(entry, MAX_STREAM), file.meter):
         yield from _unlocked(opened)
-        yield Inner(opened.octets, whole=True)
+        yield Inner(opened.octets, file.name, whole=True)
     else:
         yield Sight("encrypted", "has a password")
 

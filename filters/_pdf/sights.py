@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from filters._pdf.document import HEADER, Document, Place
 from filters._pdf.lexer import Meter, Name, Reference, Unreadable, Value, text
 
-MAX_WITHIN = 2
-"""PDFs within each other."""
 MAX_NEXT = 8
 """Actions that follow each other."""
 MAX_FORM = 4 << 20
@@ -58,7 +56,7 @@ _NETWORK = re.compile(r"\\\\[^\\/]|(?i:file:)(?://|/{4,})[^/\\]")
 _SHARE = re.compile(r"[\\/]{2}[^\\/]|(?i:file:)(?://|/{4,})[^/\\]")
 
 
-def sights(data: bytes, meter: Meter, words: Callable[[], Sequence[bytes]] = tuple, within: int = 0) -> Seen:
+def sights(data: bytes, meter: Meter, words: Callable[[], Sequence[bytes]] = tuple) -> Seen:
     """What is seen of *data*; nothing where it is no PDF. What cannot be read is `unreadable`, and the rest is seen.
 
     *words* gives what may be the password.
@@ -66,7 +64,7 @@ def sights(data: bytes, meter: Meter, words: Callable[[], Sequence[bytes]] = tup
     if b"%PDF-" not in data[:HEADER] and b"obj" not in data:
         return
     try:
-        yield from _Reading(Document(data, meter, words), within).seen()
+        yield from _Reading(Document(data, meter, words)).seen()
     except Unreadable as error:
         yield Sight("unreadable", str(error))
 
@@ -74,9 +72,8 @@ def sights(data: bytes, meter: Meter, words: Callable[[], Sequence[bytes]] = tup
 class _Reading:
     """One document, read once."""
 
-    def __init__(self, document: Document, within: int) -> None:
+    def __init__(self, document: Document) -> None:
         self._document = document
-        self._within = within
         self._keys = list(document.keys())
         self._encrypted = document.locked and not document.ring
 
@@ -161,15 +158,8 @@ class _Reading:
         for octets in self._streams(reference, self._document.meter.octets + 1):
             found = True
             yield Held(name, octets)
-            if b"%PDF-" in octets[:HEADER]:
-                yield from self._inner(octets)
         if not found:
             yield Held(name, b"")
-
-    def _inner(self, octets: bytes) -> Seen:
-        if self._within >= MAX_WITHIN:
-            raise Unreadable("holds PDFs within each other, more deeply than is read")
-        yield from sights(octets, self._document.meter, self._document.words, self._within + 1)
 
     def _form(self, place: Place) -> Seen:
         """XFA forms are XML, whole or in pieces (12.7.8)."""

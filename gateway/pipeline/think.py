@@ -21,20 +21,41 @@ MAX_FINDINGS = 20
 The last of them then says how many more there are. It names no part: a policy that strips parts must not take the
 rest for harmless, and holds what it cannot cut out."""
 
+MAX_ROUNDS = 3
+"""Files within each other that filters find one by one: a script in a notebook in a PDF."""
+
 
 def think(mail: Mail, policies: Waves, grown: Callable[[Content], Content]) -> tuple[Content, Found]:
     """What the pure filters among *policies* find, and the content as it is afterwards. The parser has run before.
 
-    *grown* adds the files that filters have found in parts: those that come later see them.
+    *grown* adds the files that filters have found in parts. Of these, who judges by part is asked in turn.
     """
-    found: dict[str, Sequence[Finding]] = {}
+    found = _found(mail, policies, {})
+    for _ in range(MAX_ROUNDS):
+        content = grown(mail.content)
+        if content is mail.content:
+            return content, found
+        new = content.parts[len(mail.content.parts) :]
+        mail = replace(mail, content=content)
+        found = _found(replace(mail, content=replace(content, parts=new)), _by_part(policies), found)
+    content = grown(mail.content)
+    if content is not mail.content:
+        content = replace(content, unscannable=content.unscannable or "files are nested too deeply")
+    return content, found
+
+
+def _found(mail: Mail, policies: Waves, before: Found) -> Found:
+    """What *policies* find in *mail*, behind what was found *before*."""
+    found = dict(before)
     for wave in policies:
         for policy in wave:
             if findings := _think(policy, partial(cast("PureFilter", policy.filter).check, mail, found), mail):
-                found[policy.name] = findings
-        if (content := grown(mail.content)) is not mail.content:
-            mail = replace(mail, content=content)
-    return mail.content, found
+                found[policy.name] = [*found.get(policy.name, ()), *findings]
+    return found
+
+
+def _by_part(policies: Waves) -> Waves:
+    return tuple(tuple(one for one in wave if getattr(one.filter, "by_part", False)) for wave in policies)
 
 
 def _think(policy: Policy, check: Callable[[], Sequence[Finding]], mail: Mail) -> Sequence[Finding]:

@@ -280,16 +280,13 @@ def test_a_file_that_nothing_names_is_seen():
     assert codes(stream(b"MZ", b"/Type/EmbeddedFile")) == ["embedded_file"]
 
 
-def test_a_pdf_inside_is_read_too():
-    inner = pdf(*specification(b"b.pdf", pdf(SCRIPT)))
-    assert codes(*specification(b"c.pdf", inner)) == ["javascript"]
-
-
-def test_pdfs_within_each_other_have_an_end():
-    file = pdf(SCRIPT)
-    for _ in range(4):
-        file = pdf(*specification(b"b.pdf", file))
-    assert [one.code for one in check(file)] == ["unreadable"]
+def test_a_file_inside_is_added_to_the_mail_whole():
+    file = pdf(SCRIPT) * 20
+    laid = Laid({"2": pdf(*specification(b"b.pdf", file))})
+    part = Part("2", "application/pdf", "a.pdf", "application/pdf", 10)
+    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=(part,)))
+    assert Filter(Settings(), laid).check(mail, {}) == []
+    assert laid.added == [("2", "b.pdf", file)]
 
 
 def test_a_form_with_scripts_is_found():

@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from ipaddress import ip_address
 from types import SimpleNamespace
 
-from gateway.model import Content, Finding, Mail, Part, Session, Stage
+from gateway.model import Finding, Mail, Part, Session, Stage
 from gateway.pipeline import think
 from gateway.pipeline.policy import Policy
 
@@ -39,13 +40,34 @@ def test_no_answer_at_all_is_not_taken_for_nothing_found():
     assert found["silent"] == [Finding("error", "TypeError in filters/silent.py")]
 
 
-def test_a_file_that_a_filter_found_is_seen_by_those_that_come_later():
-    seen = []
-    waves = tuple((pure(name, lambda mail, _found: seen.append(len(mail.content.parts)) or []),) for name in "ab")
-    grown = Content(parts=(Part("1"), Part("1/a.exe")))
-    content, _ = think.think(MAIL, waves, lambda _content: grown)
-    assert seen == [0, 2]
-    assert content is grown
+def by_part(name):
+    policy = pure(name, lambda mail, _found: [Finding("seen", part.path) for part in mail.content.parts])
+    policy.filter.by_part = True
+    return policy
+
+
+def grows(limit):
+    """Adds a part each time that it is asked, *limit* times."""
+
+    def grown(content):
+        size = len(content.parts)
+        return replace(content, parts=(*content.parts, Part(f"{size + 1}"))) if size < limit else content
+
+    return grown
+
+
+def test_who_judges_by_part_is_asked_once_of_each_file_that_was_found():
+    whole = pure("whole", lambda mail, _found: [Finding("seen", str(len(mail.content.parts)))])
+    content, found = think.think(MAIL, ((by_part("each"), whole),), grows(3))
+    assert [finding.detail for finding in found["each"]] == ["1", "2", "3"]
+    assert [finding.detail for finding in found["whole"]] == ["0"]
+    assert len(content.parts) == 3
+    assert not content.unscannable
+
+
+def test_files_in_files_that_filters_find_have_an_end():
+    content, _ = think.think(MAIL, ((by_part("each"),),), grows(100))
+    assert "nested" in content.unscannable
 
 
 def test_confined_workers_load_no_store_no_ciphers_and_none_who_ask_the_world():
