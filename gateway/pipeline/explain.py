@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 from gateway.model import ERROR, Action, Finding, Found, Mail, Reason, Result, Verdict
 from gateway.pipeline.policy import Policies
@@ -70,12 +71,12 @@ def _named(reasons: Sequence[Reason]) -> str:
     alike: dict[tuple[str, str], list[Reason]] = {}
     for reason in reasons:
         alike.setdefault((reason.filter, reason.finding.code), []).append(reason)
-    return _some([_clause(some) for some in alike.values()])
+    return _some([_clause(some) for some in islice(alike.values(), MAX_NAMED)], len(alike))
 
 
-def _some(texts: Sequence[str]) -> str:
-    """The first of *texts*, and how many more there are."""
-    more = len(texts) - MAX_NAMED
+def _some(texts: Sequence[str], count: int) -> str:
+    """The first of *texts*, and how many more there are of *count* in all."""
+    more = count - MAX_NAMED
     return "; ".join([*texts[:MAX_NAMED], *([f"and {more} more"] if more > 0 else [])])
 
 
@@ -83,7 +84,8 @@ def _clause(alike: Sequence[Reason]) -> str:
     """What one filter says, once, however often it found that."""
     first = alike[0]
     verb = "could not tell" if first.finding.code == ERROR else f"says {first.finding.code}"
-    told = _some(list(dict.fromkeys(filter(None, (about(reason.finding) for reason in alike)))))
+    places = list(dict.fromkeys(filter(None, (about(reason.finding) for reason in alike))))
+    told = _some(places, len(places))
     points = "" if isinstance(first.effect, Action) else f" {sum(map(_points, alike)):+.1f}"
     return f"{first.filter} {verb}{points}{f' ({told})' if told else ''}"
 
