@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-build-isolation
+# Tests on all cores. Those of the whole product are kept together by file, for those of one file share gateways.
+QUICK := $(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e"
+WHOLE := $(BIN)/python -m pytest -n auto --dist loadfile -m e2e
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
@@ -19,13 +22,14 @@ test: packages $(VENV)/.dev     ## everything: format, lint, types, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(QUICK)
+	$(WHOLE)
 
 check: $(VENV)/.dev             ## what you run before each commit: format, lint, types, floors, quick tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e" --ignore=tests/peers --ignore=tests/fuzz
+	$(QUICK) --ignore=tests/peers --ignore=tests/fuzz
 
 format: $(VENV)/.dev            ## put the code into its form
 	$(BIN)/ruff format .
