@@ -38,6 +38,8 @@ from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
 
 Limits = ContentPolicy.Settings
+COLLECT = 20_000
+"""Objects after which garbage is looked for: mails leave none, so that to look more often only costs."""
 MAX_GROWTH = 64 << 20
 """A worker that has needed so many octets more than it had at first is done: what it holds is not given back."""
 _MAX_FATES = 64
@@ -101,6 +103,7 @@ def main(serve: Serve | None = None) -> None:
     confinement.enclose_parent(full=task.limits.confinement == "full")
     gc.collect()
     gc.freeze()  # what is shared with the workers stays shared
+    gc.set_threshold(COLLECT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle: it closes the control socket
     signal.signal(signal.SIGCHLD, lambda *_: _reap())
     with contextlib.suppress(ConnectionError):  # the gateway ended while we were getting ready, or forking

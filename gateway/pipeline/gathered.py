@@ -10,7 +10,9 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO
+from weakref import proxy
 
 from gateway.model import Part
 from gateway.pipeline import cms, embedded, tnef
@@ -43,7 +45,9 @@ class Gathered:
     """Octets that were taken out of texts, winmail.dat and other readings so far."""
 
     def __post_init__(self) -> None:
-        self.archives = Archives(self.limits, self.tray, self.parts, self.ambiguous, self.opens)
+        us = proxy(self)  # no circle: what a mail held is given back with it, not when somebody collects
+        ambiguous, opens = partial(Gathered.ambiguous, us), partial(Gathered.opens, us)
+        self.archives = Archives(self.limits, self.tray, self.parts, ambiguous, opens)
 
     def defect(self, words: str) -> None:
         """Something is malformed, so that others may read it otherwise."""

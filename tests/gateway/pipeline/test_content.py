@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import gc
 import io
 import zipfile
 from functools import reduce
@@ -42,6 +43,15 @@ def test_a_plain_mail_has_one_part_with_its_text():
     assert content.headers == (("Subject", "hello"), ("From", "a@b.example"))
     assert [(part.path, part.media_type, part.text) for part in content.parts] == [("1", "text/plain", "Good day\r\n")]
     assert (content.subject, content.defects, content.unscannable) == ("hello", (), "")
+
+
+def test_a_mail_that_was_read_leaves_nothing_to_the_collector_of_garbage():
+    mail, tray = multipart(b"\r\nhello", attached(zipped({"a.txt": b"x"})), attached(b"Subject: a\r\n\r\nb")), Tray()
+    for _ in range(2):  # what was read first may have left what is made once
+        gc.collect()
+        parse(mail, LIMITS, tray)
+        tray.clear()
+    assert gc.collect() == 0
 
 
 def test_parts_are_numbered_as_mail_programs_number_them_and_know_their_place():
