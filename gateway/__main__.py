@@ -6,7 +6,6 @@ What only one role needs is imported where that role begins: the other processes
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import signal
@@ -237,7 +236,6 @@ async def _smtp(config: Config, bound: Mapping[str, socket]) -> None:
             _listening(config.listeners, services, bound, lambda: server.drain(DRAIN)),
             roles.announced(config.run_dir, Role.SMTP, _number(), bound),
         ):
-            _settle()
             await stop.wait()
 
 
@@ -256,7 +254,6 @@ async def _deliver(config: Config, bound: Mapping[str, socket]) -> None:
             _meanwhile(_reporting(config, intake, dns).run()),
             roles.announced(config.run_dir, Role.DELIVER, _number(), bound),
         ):
-            _settle()
             await runner.run(stop)
 
 
@@ -289,18 +286,11 @@ async def _pop3(config: Config, bound: Mapping[str, socket]) -> None:
             _listening(config.pop3, services, bound, drain),
             roles.announced(config.run_dir, Role.POP3, _number(), bound),
         ):
-            _settle()
             await stop.wait()
     finally:
         authenticator.close()
         await store.aclose()
         await state.aclose()
-
-
-def _settle() -> None:
-    """What the start has made stays: whoever collects cycles need not go through all of it again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 def _number() -> int:
