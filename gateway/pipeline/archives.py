@@ -83,14 +83,19 @@ class Archives:
         if found and depth > self._limits.archive_depth:
             raise Unscannable(f"archives are nested more than {self._limits.archive_depth} deep")
         self._packed += file.seek(0, 2) if found and depth == 1 else 0
+        before = len(self._parts)
         for kind in found:
             self._open(kinds.cut(file, kind), part, kind, depth)
+        is_told = any(kind.certain for kind in found) or len(self._parts) > before
+        if not is_told and kinds.is_named(part.filename) and kinds.is_binary(_first(file)):
+            self._amend(part.path, unreadable="it has the name of an archive, and is of no kind that is known here")
 
     def _open(self, file: BinaryIO, part: Part, kind: Kind, depth: int) -> None:
         if kind.name == kinds.ZIP:
             self._zip(file, part, depth)
         elif kind.name in kinds.FORMS:
-            self._other(file, part, kind, depth)
+            for form in kinds.forms(file, kind):
+                self._other(file, part, kind, form, depth)
         else:
             self._amend(part.path, unreadable=f"it is {kinds.CLOSED[kind.name]}, which nobody here can open")
 
@@ -172,14 +177,14 @@ class Archives:
             self._within(self._counted(whole), new, depth)
         return path
 
-    def _other(self, file: BinaryIO, part: Part, kind: Kind, depth: int) -> None:
+    def _other(self, file: BinaryIO, part: Part, kind: Kind, form: kinds.Form, depth: int) -> None:
         """What libarchive sees: it goes through the file once, so each octet is kept while the mail is in hand."""
         if _locked_by_header(file, kind.name):
             self._amend(part.path, encrypted=True)
             return
         if rar.is_locked(file):  # which libarchive does not notice
             self._amend(part.path, encrypted=True)
-        form, found = kinds.FORMS[kind.name], False
+        found = False
         try:
             found = self._entries(file, part, form, depth)
             if not found and "raw" in form.formats:  # zeros pass for a tar without files
@@ -197,7 +202,7 @@ class Archives:
         """Add each file; whether there were any."""
         found = False
         bare = _names_of_packed(file, part)  # now: from here on the place in the file is libarchive's
-        with libarchive.opened(file, form.formats, form.packing, None, self._deadline) as entries:
+        with libarchive.opened(file, *form[:2], None, self._deadline, form.without) as entries:
             for entry in entries:
                 self._entry(entry, bare if entry.bare else [entry.name], part, depth)
                 found = True
@@ -311,6 +316,11 @@ class Archives:
 def _is_opened(first: bytes, sniffed: str, names: Iterable[str]) -> bool:
     """Whether there is a program that opens a file that begins with *first*, and may see others in it."""
     return bool(first) and (sniffed in OPENED or is_message(first) or kinds.may_hold(first, sniffed, names))
+
+
+def _first(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(PREFIX)
 
 
 def _locked_by_header(file: BinaryIO, kind: str) -> bool:

@@ -30,6 +30,7 @@ class Form(NamedTuple):
 
     formats: tuple[str, ...]
     packing: str = ""
+    without: tuple[str, ...] = ()
 
 
 _IN_IT = ("tar", "cpio", "raw")
@@ -53,10 +54,10 @@ FORMS = {
     "application/x-lz4": Form(_IN_IT, "lz4"),
     "application/zstd": Form(_IN_IT, "zstd"),
 }
+_TREES = (Form(("iso9660",), "", ("rockridge",)), Form(("iso9660",), "", ("rockridge", "joliet")))
 _ARJ = "application/x-arj"
 _DISK = "application/x-disk-image"
 _UDF = "application/x-udf-image"
-_BROTLI = "application/x-brotli"
 CLOSED = {
     "application/x-ace": "an archive of the kind ACE",
     _ARJ: "an archive of the kind ARJ",
@@ -68,6 +69,7 @@ CLOSED = {
     "application/x-zpaq": "an archive of the kind ZPAQ",
     "application/x-rar-1": "an archive of the oldest kind of RAR",
     "application/x-installshield": "an archive of InstallShield",
+    "application/x-skippable": "packed by zstd or LZ4, behind a frame that is to be skipped",
     "application/x-lrzip": "packed by lrzip",
     "application/x-lzop": "packed by lzop",
     "application/x-pack": "packed by pack or LZH",
@@ -80,7 +82,6 @@ CLOSED = {
     "application/x-apple-diskimage": "an image of a disk",
     _DISK: "an image of a disk",
     _UDF: "an image with a UDF file system",
-    _BROTLI: "packed by Brotli",
 }
 """What nobody here can open, in words."""
 
@@ -91,13 +92,13 @@ _READ_ELSEWHERE = {"application/pdf", "application/x-ole-storage", TNEF}
 """Files in which others look for files; honest ones have zips within, in pieces."""
 _ARCHIVES = re.compile(
     r"\.(?:zipx?|7z|rar|cab|jar|tar|cpio|[tc]?(?:gz|bz2?|xz|lz|z|lzma|zst)|lz4|lzh|lha|arj|ace|arc|a|deb|rpm|xar|pkg|wim|esd"
-    r"|iso|img|udf|vhdx?|vmdk|dmg|docx|docm|xlsx|xlsm|xlsb|pptx|pptm|od[tsp]|[rz]?\d\d\d?)"
+    r"|iso|img|udf|vhdx?|vmdk|dmg|br|zoo|sitx?|alz|egg|[rz]?\d\d\d?)"
 )
+_PACKED_DOCUMENTS = re.compile(r"\.(?:doc[xm]|xls[xmb]|ppt[xm]|od[tsp]|epub)")
 _BY_NAME = {
     **dict.fromkeys((".iso", ".img", ".udf"), ISO),
     ".tar": TAR,
     ".lzma": LZMA,
-    ".br": _BROTLI,
 }
 _BEHIND = (b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07\0", b"Rar!\x1a\x07\1", b"MSCF\0\0\0\0")
 _LOCAL = b"PK\3\4"
@@ -105,7 +106,9 @@ _PACKED_BEHIND = (*(b"BZh%d1AY&SY" % level for level in range(1, 10)), b"\xfd7zX
 _GZIP = b"\x1f\x8b\x08"
 _USTAR = b"ustar"
 _MAX_LOOKALIKES = 1000
+_DISC = b"\1CD001\1"
 _SECTOR = 2048
+_NEVER_IN_TEXT = bytes({*range(32)} - {*b"\b\t\n\f\r\x1a\x1b"})
 
 
 class Kind(NamedTuple):
@@ -119,14 +122,19 @@ class Kind(NamedTuple):
 
 def may_hold(first: bytes, sniffed: str, names: Iterable[str]) -> bool:
     """Whether it is worth while to ask for the kinds of a file that begins with *first* (`sniff.PREFIX` octets)."""
-    if sniffed in FORMS or sniffed in CLOSED or sniffed == ZIP or any(is_named(name) for name in names):
+    if sniffed in FORMS or sniffed in CLOSED or sniffed == ZIP or (not sniffed and is_binary(first)):
         return True
-    return not sniffed and b"\0" in first
+    return any(is_named(name) or _PACKED_DOCUMENTS.fullmatch(_suffix(name)) for name in names)
 
 
 def is_named(name: str) -> bool:
-    """Whether *name* is one that archives have."""
+    """Whether *name* is one that archives have, so that a program that unpacks is what opens it."""
     return bool(_ARCHIVES.fullmatch(_suffix(name)))
+
+
+def is_binary(first: bytes) -> bool:
+    """Whether what begins with *first* is no text."""
+    return len(first.translate(None, _NEVER_IN_TEXT)) < len(first)
 
 
 def of(file: BinaryIO, sniffed: str, name: str) -> list[Kind]:
@@ -134,10 +142,22 @@ def of(file: BinaryIO, sniffed: str, name: str) -> list[Kind]:
     first = _at(file, 0, WITHIN)
     found = [*_from_start(file, first, sniffed)]
     if not found and not sniffed and (by_name := _BY_NAME.get(_suffix(name))):
-        found.append(Kind(by_name, b"\0" in first and by_name in {LZMA, _BROTLI}))
+        found.append(Kind(by_name, certain=False))
     if sniffed != ZIP:
         found += _zip(file, sniffed, name)
     return [*found, *_behind(file, first, found, sniffed)]
+
+
+def forms(file: BinaryIO, kind: Kind) -> list[Form]:
+    """How to read *file*: a disc may have up to three trees of files, and programs differ in which they show."""
+    others = _TREES if kind.name == ISO and _has_trees(file) else ()
+    return [FORMS[kind.name], *others]
+
+
+def _has_trees(file: BinaryIO) -> bool:
+    """Whether a disc has a tree of Joliet (a supplementary descriptor, ECMA-119 8.5) or of Rock Ridge (SUSP 5.3)."""
+    first = _at(file, 16 * _SECTOR, WITHIN)
+    return b"\2CD001" in first or b"SP\7\1\xbe\xef" in first
 
 
 def cut(file: BinaryIO, kind: Kind) -> BinaryIO:
@@ -178,7 +198,7 @@ def _volumes(file: BinaryIO) -> Iterator[Kind]:
 
 def _zip(file: BinaryIO, sniffed: str, name: str) -> Iterator[Kind]:
     """The zip that *file* is by its end (a zip may stand behind anything)."""
-    if not sniffed and (is_named(name) or _at(file, 0, 2) == b"PK"):
+    if not sniffed and (is_named(name) or _PACKED_DOCUMENTS.fullmatch(_suffix(name)) or _at(file, 0, 2) == b"PK"):
         if zips.is_zip(file):
             yield Kind(ZIP)
     elif place := zips.place(file):
@@ -193,8 +213,10 @@ def _behind(file: BinaryIO, first: bytes, found: list[Kind], sniffed: str) -> It
     is_zip = any(kind.name == ZIP for kind in found)
     if sniffed != TAR and (at := _tar_behind(first)) > 0:
         yield Kind(TAR, True, at)
-    if not found:
+    if not any(kind.certain for kind in found):
         yield from _packed_behind(first)
+        if (at := first.find(_DISC) - 16 * _SECTOR) > 0:
+            yield Kind(ISO, True, at)
     honest = is_zip or sniffed in _READ_ELSEWHERE or (sniffed in FORMS and sniffed not in _WEAK)
     if not honest and (at := _local(file, first)) > 0:
         yield Kind(ZIP, True, at)

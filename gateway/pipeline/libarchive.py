@@ -124,9 +124,16 @@ def prepare() -> _Library | None:
 
 @contextlib.contextmanager
 def opened(
-    file: BinaryIO, formats: Sequence[str], packing: str = "", password: bytes | None = None, deadline: float = math.inf
+    file: BinaryIO,
+    formats: Sequence[str],
+    packing: str = "",
+    password: bytes | None = None,
+    deadline: float = math.inf,
+    without: Sequence[str] = (),
 ) -> Iterator[Iterator[Entry]]:
     """The entries of *file*, an archive of one of *formats* (libarchive's names), itself packed by *packing* or not.
+
+    *without* names extensions of ISO 9660 that are not heeded ("joliet", "rockridge").
 
     `Broken` where it cannot be opened, and where it cannot be read on; also after *deadline*, in seconds of this
     process's processor time.
@@ -143,6 +150,8 @@ def opened(
             getattr(functions, f"archive_read_support_format_{name}")(archive)
         if "tar" in formats:  # some programs read on behind the blocks of zeros that end a tar
             functions.archive_read_set_format_option(archive, b"tar", b"read_concatenated_archives", b"1")
+        for name in without:
+            functions.archive_read_set_format_option(archive, b"iso9660", name.encode(), None)
         if packing:
             _check(_unpacked(functions, archive, packing))
         if password:

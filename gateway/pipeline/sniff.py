@@ -37,6 +37,8 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"LZIP", "application/x-lzip"),
     (0, b"\x5d\0\0", "application/x-lzma"),
     (0, b"\x04\x22\x4d\x18", "application/x-lz4"),
+    (0, b"\x02\x21\x4c\x18", "application/x-lz4"),
+    *((0, b"%c\x2a\x4d\x18" % number, "application/x-skippable") for number in range(0x50, 0x60)),
     (0, b"\x1f\x9d", "application/x-compress"),
     (0, b"!<arch>\n", "application/x-archive"),
     (0, b"xar!", "application/x-xar"),

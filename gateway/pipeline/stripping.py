@@ -43,8 +43,15 @@ def feasible(verdict: Verdict, content: Content) -> Verdict:
     """*verdict*, but quarantine where what it wants gone cannot be cut out: the stricter, never the milder."""
     if verdict.action is not Action.STRIP or removals(verdict, content):
         return verdict
-    sentence = f"held because what should be stripped cannot be cut out for every reader; {verdict.sentence}"
-    return replace(verdict, action=Action.QUARANTINE, sentence=sentence)
+    return replace(verdict, action=Action.QUARANTINE, sentence=f"held because {_why_not(verdict)}; {verdict.sentence}")
+
+
+def _why_not(verdict: Verdict) -> str:
+    """Why not all that *verdict* wants gone can be cut out."""
+    nowhere = [one.finding for one in verdict.reasons if one.effect is Action.STRIP and not one.finding.part]
+    if nowhere:
+        return f"one of the findings that strip names no part to cut out ({nowhere[0].code}: {nowhere[0].detail})"
+    return "what should be stripped cannot be cut out for every reader"
 
 
 def removals(verdict: Verdict, content: Content) -> tuple[Removal, ...]:

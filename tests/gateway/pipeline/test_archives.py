@@ -108,7 +108,7 @@ def test_a_program_in_an_archive_of_each_kind_is_a_part(kind: str) -> None:
     tray = Tray()
     parts = parse(mail(MADE[kind](), f"a.{kind}".replace("a.disk.iso", "disk.iso")), LIMITS, tray).parts
     programs = [part for part in parts if part.sniffed == PROGRAM]
-    assert len(programs) == 1
+    assert len({part.filename.lower() for part in programs}) == 1  # a disc has it in several trees
     assert tray.of(programs[0], 2) == b"MZ"
 
 
@@ -266,6 +266,7 @@ def test_a_broken_archive_is_unreadable_and_never_empty(archive: bytes) -> None:
 
 
 BEHIND = {
+    "disc": gzip.decompress((SAMPLES / "disk.iso.gz").read_bytes()),
     "RAR": packed.rar5(b"run.exe", RUN),
     "7z": (SAMPLES / "plain.7z").read_bytes(),
     "zip": zipped({"run.exe": RUN}),
@@ -315,6 +316,7 @@ UNREAD = {
     "table of partitions": bytes(446) + b"\x80\0\0\0\x0c".ljust(64, b"\0") + b"\x55\xaa" + RUN,
     "UDF": bytes(32768) + b"\0BEA01".ljust(2048, b"\0") + b"\0NSR02".ljust(2048, b"\0") + RUN,
     "SquashFS": b"hsqs" + bytes(90),
+    "zstd behind a frame": b"\x50\x2a\x4d\x18\4\0\0\0abcd" + (SAMPLES / "exe.zst").read_bytes(),
     "lzop": b"\x89LZO\0\r\n\x1a\n" + bytes(60),
 }
 
@@ -343,6 +345,12 @@ def test_a_tar_with_a_broken_header_before_a_good_one_is_unreadable(pack: Callab
     broken = bytearray(packed.tarred({"a.txt": b"x"})[:1024])
     broken[0] ^= 1
     assert any(part.unreadable for part in look(pack(bytes(broken) + packed.tarred({"run.exe": RUN})), "a.tar").parts)
+
+
+@pytest.mark.parametrize("name", ["a.rar", "A.ZIP ", "a.br", "a.r01", "a.tgz"])
+@pytest.mark.parametrize("octets", [b"\x0b\0\x80 harmless", b"\x89PNG\r\n\x1a\n" + bytes(90), b"\x5d\0\0\0"])
+def test_what_only_bears_the_name_of_an_archive_is_unreadable(octets: bytes, name: str) -> None:
+    assert look(octets, name).parts[1].unreadable
 
 
 def test_a_tar_without_a_magic_number_is_one_by_its_checksum() -> None:
@@ -374,7 +382,13 @@ def test_an_image_that_windows_reads_by_its_other_file_system_is_unreadable() ->
     image[32769 + 8192 : 32769 + 8197] = b"NSR02"
     content = look(bytes(image), "disk.iso")
     assert "UDF" in content.parts[1].unreadable
-    assert [part.filename for part in inside(content)] == [".", "run.exe"]
+    assert {part.filename for part in inside(content)} == {".", "run.exe", "RUN.EXE"}
+
+
+def test_the_files_of_each_tree_of_a_disc_are_parts() -> None:
+    image = gzip.decompress((SAMPLES / "disk.iso.gz").read_bytes())
+    names = {part.filename for part in inside(look(image, "a.dat"))}
+    assert {"run.exe", "RUN.EXE"} <= names  # Joliet, and plain ISO 9660
 
 
 @cache

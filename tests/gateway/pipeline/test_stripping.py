@@ -193,3 +193,11 @@ def test_what_cannot_be_stripped_is_held_and_says_so() -> None:
         got = stripping.feasible(wanted, parse(MULTI, Content.Settings()))
         assert got.action is action
         assert got.sentence.startswith("held because what should be stripped cannot be cut out") == (path == "7")
+
+
+def test_a_mail_with_more_findings_than_are_named_is_held_and_says_so() -> None:
+    reasons = (Finding("acts", part="2"), Finding("acts", "and 7 more"))
+    wanted = Verdict(Action.STRIP, 0.0, tuple(Reason("pdf", one, Action.STRIP) for one in reasons), "it acts")
+    got = stripping.feasible(wanted, parse(MULTI, Content.Settings()))
+    assert got.action is Action.QUARANTINE
+    assert "and 7 more" in got.sentence
