@@ -145,6 +145,8 @@ class Filter:
             return True
         if "/" in part.path and part.filename.lower().endswith(".rels"):
             return True
+        if documents.is_script(part.filename) and documents.is_named(_document(part, by_path).filename):
+            return True
         if part.sniffed or (part.media_type in _BODIES and not part.filename):
             return False
         return documents.is_document(self._payloads.of(part, documents.MAX_HEAD), part.filename)

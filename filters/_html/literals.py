@@ -48,9 +48,9 @@ def runs(text: str, meter: Meter) -> Iterator[bytes]:
     tokens = text.encode("latin-1", "replace").translate(_TOKENS).split()
     for run in (token for token in tokens if len(token) >= MIN_RUN):
         meter.count(len(run))
-        yield _base64(run)
+        yield base64_of(run)
         if backwards:
-            yield _base64(run[::-1])
+            yield base64_of(run[::-1])
         if _HEX.match(run):
             yield binascii.a2b_hex(run[: len(run) & ~1])
     if text.count(",") >= MIN_NUMBERS:
@@ -74,6 +74,7 @@ def _number(text: str) -> int:
     return int(text, 16) if "x" in text else int(text)
 
 
-def _base64(run: bytes) -> bytes:
+def base64_of(run: bytes) -> bytes:
+    """What *run*, whose padding may be missing, decodes to."""
     whole = run[: len(run) - (len(run) % 4 == 1)]
     return binascii.a2b_base64(whole + b"=" * (-len(whole) % 4))

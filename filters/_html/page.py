@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import unquote
 
-from filters._html.literals import MANY, joined, runs, unescaped
+from filters._html.literals import MANY, base64_of, joined, runs, unescaped
 from filters._html.markup import Tag, lowered, tags
 from filters._html.seen import Meter, Sight, kind
 
@@ -69,6 +70,8 @@ _PAGE = re.compile(
     re.IGNORECASE,
 )
 _MEDIA = ("data:image/", "data:font/", "data:audio/", "data:video/", "data:application/font", "data:application/x-font")
+_UNASKED = frozenset({"onload", "onerror", "onpageshow", "onfocus", "ontoggle", "onbegin", "onanimationstart"})
+"""Events that come without anybody's doing."""
 _FRAMES = frozenset({"iframe", "frame", "portal", "fencedframe"})
 _FETCHES = _FRAMES | {"script", "object", "embed", "applet", "base"}
 _PRINTABLE = bytes({*range(32, 127), 9, 10, 13, *b"\xef\xbb\xbf"})
@@ -99,8 +102,12 @@ class _Page:
             yield from self._script()
 
     def _tag(self, tag: Tag) -> Iterator[Sight]:
+        for event in _UNASKED & tag.attributes.keys():
+            yield from _moves(tag.get(event))  # its references are resolved
         if tag.name == "script":
             self.scripts = True
+            if (address := tag.link("src")).lower().startswith("data:"):
+                yield from self._inner(_within(address))
         elif tag.name == "input" and tag.get("type").lower() == "password":
             yield Sight("password_form", "asks for a password")
         elif tag.name == "input" and _SECRET.search(f"{tag.get('name')} {tag.get('placeholder')}".strip()):
@@ -163,6 +170,14 @@ class _Page:
 def sights(text: str, meter: Meter) -> Iterator[Sight]:
     """What the page *text* does; the same sight may come again."""
     return _Page(text, meter).sights()
+
+
+def _within(address: str) -> str:
+    """What a data: address holds (RFC 2397)."""
+    head, _, body = address.partition(",")
+    if not head.lower().rstrip().endswith(";base64"):
+        return unquote(body, "latin-1")
+    return base64_of(unquote(body).encode("latin-1", "replace")).decode("latin-1")
 
 
 def _refresh(content: str) -> Iterator[Sight]:

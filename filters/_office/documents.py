@@ -6,6 +6,7 @@ The rule: what one reader cannot read is the sight `unreadable`, and the others 
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import zipfile
 import zlib
@@ -33,6 +34,7 @@ _NAMES = (
         ".ods",
         ".odp",
         ".odg",
+        ".odb",
         ".fodt",
         ".fods",
         ".fodp",
@@ -44,8 +46,12 @@ _NAMES = (
         ".one",
         ".mpp",
     ),
-    *(".mht", ".mhtml", ".xml", *_SHEETS),
+    *(".mht", ".mhtml", ".xml", ".msg", *_SHEETS),
 )
+_ATTACHED = "__substg1.0_37010102"
+_CODECS_OF_NAMES = {"__substg1.0_3707001f": "utf-16-le", "__substg1.0_3707001e": "latin-1"}
+_SCRIPTS = (".py", ".js", ".bsh")
+"""Languages of macros in OpenDocument besides Basic: no box holds them."""
 _TEXT_FIELD = re.compile(rb"\x13([^\x13-\x15]{1,2000})")
 _WIDE_FIELD = re.compile(rb"\x13\0((?:[^\x13-\x15\0]\0){1,2000})")
 _OBJECT = re.compile(rb"[\x00\x10]\0\x11\x10", re.DOTALL)
@@ -118,8 +124,15 @@ def _read(inner: Inner, words: Words, meter: Meter) -> Seen:
         yield from _archive(data, meter)
     elif _is_link(data, name):
         yield from sheets.binary_link(data)
+    elif is_script(name):
+        yield Sight("macro_suspicious", "holds macros in a language that may do anything")
     else:
         yield from _text(data, name, words, meter)
+
+
+def is_script(name: str) -> bool:
+    """Whether a file of that name in an OpenDocument is one of macros (1.3, part 2, 3.16)."""
+    return name.lower().startswith("scripts/") and name.lower().endswith(_SCRIPTS)
 
 
 def _is_link(data: bytes, name: str) -> bool:
@@ -190,7 +203,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, meter: Meter) -> by
 def _compound(file: Compound, words: Words) -> Seen:
     """Each thing that can be in a compound file; one that cannot be read keeps none from the others."""
     faults: list[str] = []
-    for reader in (_declared, _streams):
+    for reader in (_declared, _streams, _attached):
         try:
             yield from reader(file)
         except Unreadable as error:
@@ -215,12 +228,24 @@ def _streams(file: Compound) -> Seen:
         name = entry.name.lower()
         if reader := _READERS.get(name):
             yield from reader(file, entry)
-        elif entry.size > 64 and (head := file.read(entry, 8)).startswith(
-            (MAGIC, b"PK\3\4", b"{\\rt", b"MZ", b"\x7fELF")
+        elif (
+            name != _ATTACHED
+            and entry.size > 64
+            and (head := file.read(entry, 8)).startswith((MAGIC, b"PK\3\4", b"{\\rt", b"MZ", b"\x7fELF"))
         ):
             octets = file.read(entry, MAX_STREAM)
             if not head.startswith(b"MZ") or b"PE\0\0" in octets[:4096]:
                 yield Inner(octets)
+
+
+def _attached(file: Compound) -> Iterator[Inner]:
+    """The files that are attached to a mail of Outlook ([MS-OXMSG] 2.2.2), and their names, each in their order."""
+    streams = [(entry, entry.name.lower()) for entry in file.streams()]
+    files = (file.read(entry, MAX_STREAM) for entry, name in streams if name == _ATTACHED)
+    codecs = ((entry, _CODECS_OF_NAMES.get(name)) for entry, name in streams)
+    names = (file.read(entry, MAX_HEAD).decode(codec, "replace") for entry, codec in codecs if codec)
+    for octets, name in itertools.zip_longest(files, names):
+        yield Inner(octets or b"", name or "", whole=True)
 
 
 def _word(file: Compound, entry: Entry) -> Iterator[Sight]:

@@ -37,6 +37,8 @@ _FETCHED = {
     "vbaProject": "macros",
 }
 """What Office fetches by itself for relationships (ISO 29500-1) that lead out of the file; pictures run nothing."""
+_SHARE = re.compile(r"\s*(?:file:)?[\\/]{2,}+(?![a-z][:|])", re.IGNORECASE)
+"""Pictures from the web run nothing; asked for one on a share, Windows sends the name and the hashed password."""
 _OWN = "object|object-ole|floating-frame|plugin|applet|template|section-source|cell-range-source"
 _ASKED = ("performaction", "click", "dblclick", "mousedown", "mouseup", "press")
 _MACRO_SHEET = re.compile(r"vnd\.ms-excel\.(?:intl)?macrosheet|relationships/xl(?:Intl)?Macrosheet", re.IGNORECASE)
@@ -86,6 +88,8 @@ def _relationships(text: str, meter: Meter) -> Iterator[Sight]:
             what = _FETCHED.get(tag.get("Type", "").rpartition("/")[2], "")
             if not what and re.match(r"\s*(?:mhtml|x-usc|ms-\w+|search-ms|script):", target, re.IGNORECASE):
                 what = "a page"
+            if not what and tag.get("Type", "").endswith("/image") and _SHARE.match(target):
+                what = "a picture"
             if what:
                 yield from remote(what, target)
 
@@ -104,6 +108,10 @@ def _fields(text: str, meter: Meter) -> Iterator[Sight]:
 
 def _formulas(text: str, meter: Meter) -> Iterator[Sight]:
     yield from sheets.text(unescape(text).encode("utf-8", "replace"), meter)
+
+
+def _calls_of_the_web(_text: str, _meter: Meter) -> Iterator[Sight]:
+    yield Sight("remote", "fetches what a formula asks the web for")
 
 
 def _dde_links(text: str, meter: Meter) -> Iterator[Sight]:
@@ -166,6 +174,7 @@ _READERS = (
     (b"fldSimple", _fields),
     (b"ddeLink", _dde_links),
     (b"Formula", _formulas),
+    (b"WEBSERVICE(", _calls_of_the_web),
     (b"dde-application", _dde_sources),
     (b"acrosheet", _macro_sheets),
     (b"customUI", _ribbon),

@@ -88,6 +88,12 @@ def shown(text: str) -> str:
 # One sentence for one kind of thing, however the document that holds it is written.
 
 _FIELD = re.compile(r"(?<![A-Za-z])DDE(?:AUTO)?(?![A-Za-z])", re.IGNORECASE)
+# Pictures from the web stand in many honest documents that were copied from there; those on shares in none.
+_FETCHING = re.compile(
+    r"""(?<![A-Za-z])(?:(INCLUDEPICTURE|IMPORT)\s{1,9}(?=["\s]{0,9}(?:file:|[\\/]{2}))|(?:INCLUDETEXT|RD|LINK\s{1,9}\S{1,60})\s)"""
+    r"""["\s]{0,9}((?:https?|ftp|mhtml|file):[^\s"]{1,300}|[\\/]{2}[^\s"]{1,300})""",
+    re.IGNORECASE,
+)
 _QUOTE = re.compile(r"QUOTE((?:\s{1,9}\d{1,3}){3,200})", re.IGNORECASE)
 # A path on the own disk, on a machine that is named without a dot and so in the own network, or beside the document.
 _LOCAL = re.compile(
@@ -101,6 +107,8 @@ def fields(text: str) -> Iterator[Sight]:
     spelt = _QUOTE.sub(lambda match: "".join(chr(int(number)) for number in match[1].split()), text)
     if _FIELD.search(spelt.replace('"', "")):
         yield Sight("dde", "starts another program by a DDE field")
+    for match in _FETCHING.finditer(spelt.replace("\\\\", "\\")):
+        yield from remote("a picture" if match[1] else "a text", match[2])
 
 
 def remote(what: str, target: str) -> Iterator[Sight]:

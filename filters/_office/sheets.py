@@ -112,6 +112,9 @@ def binary_link(octets: bytes) -> Iterator[Sight]:
         yield Sight("dde", f"starts {shown(octets[begin : begin + size].decode('utf-16-le', 'replace'))} by DDE")
 
 
+_SYLK = re.compile(rb"(?:^|[\r\n])C;[^\r\n]{0,200};E=?([A-Za-z][\w.]{0,60})\|[^\r\n|!]{1,400}!")
+
+
 def text(octets: bytes, meter: Meter) -> Iterator[Sight]:
     """What a spreadsheet that is written as text (CSV, SYLK) does."""
     for match in _CALL.finditer(octets):
@@ -119,6 +122,8 @@ def text(octets: bytes, meter: Meter) -> Iterator[Sight]:
         if formula := _FORMULA.search(octets[max(0, match.start() - 190) : match.start()]):
             yield Sight("dde", f"starts {shown(formula[1].decode('latin-1'))} by DDE, in a cell")
             break
+    if octets.startswith(b"ID;") and (call := _SYLK.search(octets)):
+        yield Sight("dde", f"starts {shown(call[1].decode('latin-1'))} by DDE, in a cell")
     if octets.startswith(b"ID;") and re.search(
         rb"(?:^|[\r\n])(?:O;(?:[^\r\n]{0,80};)?E|NN;N_?auto_?)", octets, re.IGNORECASE
     ):
