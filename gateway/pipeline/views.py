@@ -36,9 +36,9 @@ MAX_HEADERS = 4
 MAX_NO_FIELDS = 2
 """Lines in a header that are no fields, at which it may end."""
 
-_LINE_OF_DASHES = re.compile(rb"(?:\A|\r?\n)[ \t>]{0,4}--[^\r\n]*")
+_LINE_OF_DASHES = re.compile(rb"\n[ \t>]{0,4}--[^\r\n]*")
 _BORDER = re.compile(
-    rb"(?:\A|\r?\n)[ \t>]{0,4}--"
+    rb"\n[ \t>]{0,4}--"
     rb"(?:[^\r\n]+--[ \t]*(?=\r?\n|\Z)|[^\r\n]*(?=\r?\n[!-9;-~]{1,80}[ \t]*:)|[^\r\n]+(?=\r?\n\r?\n))"
 )
 """Such a line that closes, or has a header behind it: others may stand in a body."""
@@ -219,11 +219,17 @@ def _anywhere(message: bytes, leaves: list[Leaf]) -> Iterator[Seen]:
 
 def _sections(border: re.Pattern[bytes], message: bytes) -> Iterator[tuple[int, int]]:
     """Where what stands between two borders begins and ends."""
-    ends = [match.span() for _, match in zip(range(MAX_SECTIONS + 1), border.finditer(message), strict=False)]
+    lines = border.finditer(b"\n" + message)  # a border begins with one octet: such are found far quicker
+    ends = [(_line_end(message, line.start() - 1), line.end() - 1) for line in islice(lines, MAX_SECTIONS + 1)]
     if len(ends) > MAX_SECTIONS:
         raise Unscannable("an odd mail has too many lines that may part it")
     for (_, start), (end, _) in zip([(0, 0), *ends], [*ends, (len(message), 0)], strict=True):
         yield start, end
+
+
+def _line_end(message: bytes, at: int) -> int:
+    """Where the line ends whose LF stands *at* (-1: before the first line): at its CR, if it has one."""
+    return max(0, at - (message[max(0, at - 1) : at] == b"\r"))
 
 
 def _section(message: bytes, start: int, end: int, leaves: list[Leaf]) -> Iterator[Seen]:
