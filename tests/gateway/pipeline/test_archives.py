@@ -407,6 +407,8 @@ def bomb(name: str) -> bytes:
         "signatures without an end": lambda: b"PK\3\4" * 2_000_000,
         "ends without an end": lambda: b"PK\5\6" * 1_000_000,
         "a tar of 5000 files": lambda: packed.tarred({str(n): b"" for n in range(5000)}),
+        "headers behind a picture": lambda: b"GIF89a" + Member(b"a", b"").header() * 100_000,
+        "a million empty files behind a picture": lambda: b"GIF89a" + packed.million(40_000),
         "zips in zips": lambda: packed.nested(zipped({"a": b"x"}), 9),
     }[name]()
 
@@ -425,6 +427,8 @@ BOMBS = {
     "signatures without an end": "more than 2000 files",
     "ends without an end": "more than 2000 files",
     "a tar of 5000 files": "more than 2000 files",
+    "headers behind a picture": "more than 2000 files",
+    "a million empty files behind a picture": "more than 2000 files",
     "zips in zips": "more than 3 deep",
 }
 
