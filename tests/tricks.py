@@ -51,6 +51,7 @@ def tricks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     yield from _plain(hidden)
     yield from _encodings(hidden)
     yield from _bodies(hidden)
+    yield from _folded_twice(hidden)
     yield from _types(hidden)
     yield from _boundaries(hidden)
     yield from _structures(hidden)
@@ -123,6 +124,7 @@ def _encodings(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         "two colons": b"Content-Transfer-Encoding:: base64",
         "folded in the word": b"Content-Transfer-Encoding: bas\r\n e64",
         "folded before the colon": b"Content-Transfer-Encoding\r\n : base64",
+        "folded twice, behind a line that is no field": b"no field\r\nContent-Transfer-Encoding:\r\n \r\n base64",
     }.items():
         yield f"encoding: {name}", mixed(TEXT, lines(BINARY, field, NAMED, b"", short(hidden)))
 
@@ -159,6 +161,14 @@ def _bodies(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     }.items():
         body = lines(BINARY, b"Content-Transfer-Encoding: quoted-printable", NAMED, b"", quoted(hidden, end))
         yield f"soft line breaks: {name}", mixed(TEXT, body)
+
+
+def _folded_twice(hidden: bytes) -> Iterator[tuple[str, bytes]]:
+    """Fields in which a line of one blank may end the header, in a mail whose parts we do not see."""
+    for way, body in ((b"base64", short(hidden)), (b"quoted-printable", quoted(hidden))):
+        field = b"Content-Transfer-Encoding:\r\n \r\n " + way
+        whole = mixed(TEXT, lines(BINARY, field, NAMED, b"", body))
+        yield f"folded twice: {way!r}", whole.replace(b"Content-Type", b"Content-Type\r\n ", 1)
 
 
 def _types(hidden: bytes) -> Iterator[tuple[str, bytes]]:

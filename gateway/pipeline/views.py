@@ -46,7 +46,8 @@ _EMPTY_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
 _ENTITY = re.compile(rb"content[-_][a-z]", re.IGNORECASE)
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BASE64 = _ALPHABET + b"=\r\n"
-_FIELD = re.compile(rb"[!-9;-~]{1,80}[ \t]*:")
+_FIELD = re.compile(rb"[ \t]|[!-9;-~]{1,80}[ \t]*:")
+"""Where a header goes on behind what may be its end: in a field, or in the next line of one."""
 _HOLDS_PARTS = re.compile("multipart/.*|message/(?:rfc822|global|news|partial|external-body)")
 _NO_FIELD = re.compile(rb"\r?\n(?=[^\r\n: \t]{1,1000}(?:\r?\n|\Z))")
 _KIND = re.compile(rb"content-type\s{0,20}:\s{0,20}([a-z]{1,40}/[a-z0-9.+_-]{1,80})", re.IGNORECASE)
