@@ -50,7 +50,7 @@ _WORD = re.compile(r"=\?([A-Za-z0-9_-]{1,40})(?:\*[A-Za-z-]{1,20})?\?([BbQq])\?(
 _PARAMETER = re.compile(r';\s*([^\s=;"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
 _LOOSE_NAME = re.compile(r'name[*0-9]{0,5}\s{0,20}=\s{0,20}"?([^";]{1,1000})', re.IGNORECASE)
 _BARE_NAME = re.compile(
-    r'name\*?\s{0,20}=\s{0,20}(?:\([^)]{0,100}\)\s{0,20}"?)?([^\s()<>@,;:\\"/\[\]?=]{1,1000})', re.IGNORECASE
+    r'name\*?\s{0,20}=\s{0,20}(?:\([^)]{0,100}\)\s{0,20}"?)?([^\s\x00-\x1f()<>@,;:\\"/\[\]?=]{1,1000})', re.IGNORECASE
 )
 _PLACE = re.compile(r"[^\s:/]{1,1000}")
 _OUT_OF_PLACE = "\"'" + "".join(map(chr, range(32)))

@@ -99,6 +99,7 @@ def test_a_program_is_known_as_one_whatever_hides_it():
         b"Content-Location: letter.exe",
         b"Content-Disposition: attachment; filename='letter.exe'",
         b"Content-Disposition: attachment; filename=letter.exe\x01",
+        b"Content-Disposition: attachment; filename=letter.exe\x01 (x)",
         b'Content-Disposition: attachment;\r\n filename*0="'
         + b"a" * 900
         + b'";\r\n filename*1="'
