@@ -213,7 +213,7 @@ class Archives:
         new = Part(path, "", file_name(names[0]), "", entry.size, entry.encrypted, link=file_name(entry.link))
         if entry.encrypted or entry.folder or entry.device:
             self._parts.append(
-                replace(new, unreadable="it is a device, which some programs unpack as a file" * entry.device)
+                replace(new, unreadable="it is a device or a folder, and some programs unpack a file" * entry.device)
             )
             return
         data, whole = self._taken(entry, part.path)

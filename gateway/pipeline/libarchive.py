@@ -20,7 +20,7 @@ LIBRARY = "libarchive.so.13"
 BLOCK = 64 << 10
 _OK, _EOF, _RETRY, _WARN = 0, 1, -10, -20
 _FOLDER, _FILE, _LINK = 0o040000, 0o100000, 0o120000
-_RAW = 0x90000
+_RAW, _TAR = 0x90000, 0x30000
 _FILTERS = {"gzip": 1, "bzip2": 2, "lzma": 5, "xz": 6, "rpm": 8, "lzip": 9, "lz4": 13}
 _BY_THEMSELVES = frozenset({"compress", "zstd"})
 """`archive_read_append_filter` does not know the second, and crashes on the first, which it would read at once."""
@@ -35,7 +35,7 @@ class Broken(Exception):
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One file of an archive: `link` is where it points, `bare` that it was only packed, and has no archive around it.
-    `device`: it is one, or a pipe, of which some programs make a file with what stands behind its header.
+    `device`: it is one, or a pipe, or the folder of a tar with octets of its own: some programs make a file of these.
 
     `read` gives the next octets, at most so many, b"" at the end, until the next entry is asked for; `Broken` where
     they cannot be had: then no other entry may be asked for, for that is where libarchive 3.6 crashes.
@@ -190,13 +190,15 @@ def _entries(functions: Any, archive: ctypes.c_void_p) -> Iterator[Entry]:
 def _entry(functions: Any, archive: ctypes.c_void_p, entry: ctypes.c_void_p) -> Entry:
     name = functions.archive_entry_pathname_utf8(entry) or functions.archive_entry_pathname(entry) or b""
     kind = functions.archive_entry_filetype(entry) & 0o170000
+    is_tar = functions.archive_format(archive) & 0xFF0000 == _TAR
     link = functions.archive_entry_symlink_utf8(entry) or functions.archive_entry_hardlink_utf8(entry) or b""
     return Entry(
         name.decode("utf-8", "replace"),
         max(0, functions.archive_entry_size(entry)),
         functions.archive_entry_is_encrypted(entry) > 0,
         kind == _FOLDER,
-        kind not in {0, _FOLDER, _FILE, _LINK},
+        kind not in {0, _FOLDER, _FILE, _LINK}
+        or (is_tar and kind == _FOLDER and functions.archive_entry_size(entry) > 0),
         functions.archive_format(archive) == _RAW,
         link.decode("utf-8", "replace"),
         functools.partial(_data, functions, archive),

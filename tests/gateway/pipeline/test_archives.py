@@ -330,10 +330,10 @@ def test_what_nobody_here_opens_is_named_by_its_octets_also_in_an_archive(
     assert "nobody here can open" in words
 
 
-@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.REGTYPE, b"D"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_a_device_in_a_tar_is_unreadable(kind: bytes, pack: Callable[[bytes], bytes]) -> None:
-    info = tarfile.TarInfo("run.exe")
+def test_a_device_or_a_folder_with_octets_in_a_tar_is_unreadable(kind: bytes, pack: Callable[[bytes], bytes]) -> None:
+    info = tarfile.TarInfo("run.exe/" if kind == tarfile.REGTYPE else "run.exe")
     info.type, info.size = kind, len(RUN)
     header = info.tobuf()
     (part,) = inside(look(pack(header + RUN.ljust(512, b"\0") + bytes(1024)), "a.dat"))
