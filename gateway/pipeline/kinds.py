@@ -92,7 +92,7 @@ _READ_ELSEWHERE = {"application/pdf", "application/x-ole-storage", TNEF}
 """Files in which others look for files; honest ones have zips within, in pieces."""
 _ARCHIVES = re.compile(
     r"\.(?:zipx?|7z|rar|cab|jar|tar|cpio|[tc]?(?:gz|bz2?|xz|lz|z|lzma|zst)|lz4|lzh|lha|arj|ace|arc|a|deb|rpm|xar|pkg|wim|esd"
-    r"|iso|img|udf|vhdx?|vmdk|dmg|br|zoo|sitx?|alz|egg|\d\d\d|[rz]\d\d)"
+    r"|iso|img|udf|vhdx?|vmdk|dmg|br|zoo|sitx?|alz|egg|0\d\d|[rz]\d\d)"
 )
 _PACKED_DOCUMENTS = re.compile(r"\.(?:doc[xm]|xls[xmb]|ppt[xm]|od[tsp]|epub)")
 _BY_NAME = {
