@@ -17,7 +17,7 @@ from weakref import proxy
 from gateway.model import Part
 from gateway.pipeline import cms, embedded, tnef
 from gateway.pipeline.archives import Archives
-from gateway.pipeline.mime import file_name
+from gateway.pipeline.mime import file_name, suffix
 from gateway.pipeline.sniff import CMS, OPENED, PREFIX, TNEF, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
 from gateway.stages import Content as ContentPolicy
@@ -44,6 +44,9 @@ class Gathered:
     taken: int = 0
     """Octets that were taken out of texts, winmail.dat and other readings so far."""
 
+    _kinds: set[str] = field(default_factory=set)
+    _told: int = 0
+
     def __post_init__(self) -> None:
         us = proxy(self)  # no circle: what a mail held is given back with it, not when somebody collects
         ambiguous, opens = partial(Gathered.ambiguous, us), partial(Gathered.opens, us)
@@ -66,6 +69,12 @@ class Gathered:
         if len(self.parts) >= self.limits.parts + self.limits.archive_members:
             raise Unscannable(f"there are more than {self.limits.parts} parts")
         self.parts.append(part)
+
+    def kinds(self) -> set[str]:
+        """What the names of all parts so far end with."""
+        self._kinds.update(suffix(part.filename) for part in self.parts[self._told :])
+        self._told = len(self.parts)
+        return self._kinds
 
     def file(self, name: str, octets: bytes, path: str, view: str = "") -> None:
         """A file that we took out of something, and what it holds in turn; *path* is that of what held it."""

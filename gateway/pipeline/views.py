@@ -33,6 +33,7 @@ MAX_PADDINGS = 200_000
 """Places at which base64 may be padded: some writers do so at the end of every line."""
 MAX_HEADERS = 4
 """Header blocks behind one another that a section may begin with: those of messages in messages."""
+MAX_KINDS = 50
 MAX_NO_FIELDS = 2
 """Lines in a header that are no fields, at which it may end."""
 
@@ -128,7 +129,7 @@ def _add(seen: Seen, view: str, found: Gathered) -> None:
 
 
 def _is_new(name: str, found: Gathered) -> bool:
-    return suffix(name) not in {"", *(suffix(part.filename) for part in found.parts)}
+    return bool(name) and suffix(name) not in found.kinds() | {""}
 
 
 def _abridged(data: Buffer, leaves: list[Leaf]) -> tuple[bytes, list[Leaf]]:
@@ -271,10 +272,13 @@ def _body(head: bytes, body: bytes, is_read: bool) -> Iterator[Seen]:
 
 
 def _names(head: bytes) -> list[str]:
-    """The names that stand in *head*, whatever the fields are called."""
+    """The names that stand in *head*, whatever the fields are called, one of each kind."""
     lines = [line for line in re.split(rb"\r?\n(?![ \t])", head) if b"name" in line.lower()]
     fields = (Field(field, raw_text(line)) for line in lines for field in ("content-disposition", "content-type"))
-    return filenames(Header(tuple(fields), 0))
+    names = {suffix(name): name for name in filenames(Header(tuple(fields), 0))}
+    if len(names) > MAX_KINDS:
+        raise Unscannable("an odd mail gives one file too many kinds of name")
+    return list(names.values())
 
 
 def _otherwise(body: bytes) -> list[bytes]:

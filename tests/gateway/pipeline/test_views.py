@@ -1,6 +1,7 @@
 """Whatever any program sees in a mail is a part, and a scanner gets it."""
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -112,6 +113,27 @@ def test_the_kind_of_name_that_others_see_is_seen(fields: bytes, body: bytes):
     encoding = tricks.B64 if body.startswith(b"Q") else b"Content-Transfer-Encoding: 7bit"
     content, _ = seen(tricks.mixed(tricks.TEXT, tricks.lines(tricks.BINARY, encoding, fields, b"", body)))
     assert "exe" in {suffix(part.filename) for part in content.parts}
+
+
+@pytest.mark.parametrize("section", [b"QUJD" * 480, b"QUJD" * 10])
+@pytest.mark.parametrize("name", [b"", b"; name=a.%d"])
+def test_many_sections_cost_what_they_are_long(section: bytes, name: bytes):
+    def cost(count: int) -> float:
+        fields = [b"Content-Type: a/b" + (name % at if name else b"") + b"\r\n" + tricks.B64 for at in range(count)]
+        mail = b"Content-Type : x\r\n\r\n" + b"".join(
+            b"--x\r\n" + field + b"\r\n\r\n" + section + b"\r\n" for field in fields
+        )
+        began = time.thread_time()
+        seen(mail)
+        return time.thread_time() - began
+
+    assert cost(1900) < 0.1 + 8 * cost(475)
+
+
+def test_one_file_has_not_too_many_kinds_of_name():
+    names = b"".join(b"Content-Foo: x; name=a.%d\r\n" % at for at in range(3000))
+    content, _ = seen(b"Content-Type : x\r\n\r\n--x\r\n" + names + b"\r\n" + b"octets " * 100_000)
+    assert "too many kinds of name" in content.unscannable
 
 
 PIECES = st.sampled_from(
