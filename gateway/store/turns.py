@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 COURTESY = 0.25
@@ -46,7 +46,8 @@ class Turnstile:
             _until(deadline, lambda: _locks(file))
             yield
         finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would leave the lock to a child that was forked meanwhile
+            with suppress(OSError):  # closing alone would leave the lock to a child that was forked meanwhile
+                fcntl.flock(file, fcntl.LOCK_UN)
             os.close(file)
 
 

@@ -44,14 +44,13 @@ def test_where_there_is_no_turnstile_the_lock_alone_decides(connect, tmp_path):
 
 
 def test_where_the_machine_has_no_locks_the_lock_of_the_database_alone_decides(connect, turnstile, monkeypatch):
-    flock = fcntl.flock
-    monkeypatch.setattr(fcntl, "flock", lambda file, how: flock(file, how) if how == fcntl.LOCK_UN else denied())
+    monkeypatch.setattr(fcntl, "flock", denied)
     connection = connect()
     turnstile.begin(connection, 5.0)
     assert connection.in_transaction
 
 
-def denied():
+def denied(_file, _how):
     raise OSError(errno.ENOLCK, "no locks available")
 
 
