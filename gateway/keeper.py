@@ -74,7 +74,7 @@ def _announced(name: str) -> tuple[str, int]:
 
 def _say(outlet: Outlet, words: str) -> None:
     """Print *words*, if standard output takes them at once: a service neither hangs nor ends for its words."""
-    outlet.put(words.encode("utf-8", "replace"))
+    outlet.put(words.encode(sys.stdout.encoding, "replace"))
 
 
 if __name__ == "__main__":
