@@ -138,7 +138,8 @@ class Presence:
     async def _dmarc(self, domain: str) -> tuple[State, str]:
         own = await self._record(domain)
         records = await tree.walk(domain, self._record)
-        found = own or next((one for one in records if tree.is_within(domain, one.domain)), None)
+        ours = tree.organisation(domain, records).domain
+        found = own or next((one for one in records if tree.is_within(ours, one.domain)), None)
         if found is None:
             return State.WRONG, f'publish: _dmarc.{domain}. IN TXT "v=DMARC1; p=none; rua=mailto:dmarc@{domain}"'
         if found.faulty:

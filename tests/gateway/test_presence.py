@@ -90,6 +90,11 @@ def test_a_domain_below_another_has_its_record_and_its_key(seen):
     assert found[f"s1._domainkey.{DOMAIN}", "DKIM"].state is State.WELL
 
 
+def test_a_domain_without_a_record_has_that_of_its_organisation_whatever_stands_between(seen):
+    found, _ = seen(domains=[f"a.b.{DOMAIN}"], zone={f"TXT _dmarc.b.{DOMAIN}": [b"v=DMARC1; p=none"]})
+    assert found[f"a.b.{DOMAIN}", "DMARC"].words.startswith(f"reject, by _dmarc.{DOMAIN}")
+
+
 def test_a_domain_without_a_key_is_told_how_to_get_one(seen):
     found, _ = seen(domains=["other.example"])
     assert found["other.example", "DKIM"].words == "it has no key: gatepost dkim generate other.example"
