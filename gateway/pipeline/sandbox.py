@@ -22,10 +22,11 @@ from typing import BinaryIO, Self
 
 from pydantic import ValidationError
 
-from gateway import events
+from gateway import events, peers
 from gateway.model import Content, Mail, Temporary
 from gateway.pipeline import confinement, seccomp
 from gateway.pipeline.crossing import ANSWER, FRAME, MAIL, MAX_REPLY, OUT_OF_MEMORY, SCANNED, Scanned, fits
+from gateway.pipeline.places import Places
 from gateway.pipeline.policy import Policies
 from gateway.pipeline.think import declared
 
@@ -33,6 +34,8 @@ START_TIME = 30.0
 """Seconds that the parent of the workers may take to import what it needs."""
 QUEUE_TIME = 30.0
 """Seconds that a mail waits for a free worker before its peer is told to come again."""
+NETWORK = 24, 64
+"""Bits of an IPv4 and an IPv6 address that mails which wait for a worker take turns by."""
 MAILS_PER_WORKER = 1000
 """A worker is replaced after so many mails, so that what a parser leaks stays small."""
 PROGRAM = "gateway.pipeline.confined"
@@ -165,9 +168,8 @@ class Sandbox:
         self._limits = policies.stages.content.settings
         self._pure = {policy.name: policy for policy in policies.pure}
         self._specification = specification(policies)
-        self._places: asyncio.LifoQueue[Worker | None] = asyncio.LifoQueue()
-        for _ in range(processes):
-            self._places.put_nowait(None)  # a place without a worker: one is forked when it is first needed
+        # A place without a worker: one is forked when it is first needed.
+        self._places = Places[Worker | None]([None] * processes)
         self._mails = 0  # in hand, or waiting for a place
         self._unused = asyncio.Event()
         self._forking = asyncio.Lock()
@@ -191,7 +193,7 @@ class Sandbox:
                 self._unused.set()
 
     async def _scanned(self, mail: Mail, message: BinaryIO) -> Answer:
-        worker = await self._place()
+        worker = await self._place(mail)
         sound = False
         try:
             if worker and not _alive(worker):
@@ -209,13 +211,13 @@ class Sandbox:
         finally:
             self._give_back(worker, sound)
 
-    async def _place(self) -> Worker | None:
-        """A place to take: at once where one is free, as mostly, or when others have made room."""
-        with contextlib.suppress(asyncio.QueueEmpty):
-            return self._places.get_nowait()
+    async def _place(self, mail: Mail) -> Worker | None:
+        """A place to take: at once where one is free, as mostly, or when it is the turn of the peer's network."""
+        if self._places.free:
+            return self._places.take_free()
         try:
             async with asyncio.timeout(QUEUE_TIME):
-                return await self._places.get()
+                return await self._places.wait(peers.network(mail.session.peer, *NETWORK))
         except TimeoutError:
             raise Temporary("no confined parser is free") from None
 
@@ -234,7 +236,7 @@ class Sandbox:
             worker.socket.close()
         elif worker and self._nursery and not sound:
             self._nursery.discard(worker)
-        self._places.put_nowait(worker if sound and self._nursery else None)
+        self._places.give_back(worker if sound and self._nursery else None)
 
     async def _new_worker(self) -> Worker:
         """A fresh worker, from a fresh nursery where the old one is gone."""
@@ -288,10 +290,10 @@ class Sandbox:
 
     async def close(self) -> None:
         """Let the idle workers go and end their parent; one that is busy ends when it is given back."""
-        for worker in [self._places.get_nowait() for _ in range(self._places.qsize())]:
+        for worker in [self._places.take_free() for _ in range(self._places.free)]:
             if worker:
                 worker.socket.close()
-            self._places.put_nowait(None)
+            self._places.give_back(None)
         nursery, self._nursery = self._nursery, None
         if nursery is not None:
             await nursery.close()

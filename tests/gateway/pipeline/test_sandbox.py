@@ -235,9 +235,9 @@ def test_a_worker_that_stalls_whatever_its_own_clocks_say_is_ended():
         sandbox = await Sandbox(policies(timeout=0.1), 1).start()
         with spooled(GOOD) as file:
             await sandbox.scan(MAIL, file)
-            worker = sandbox._places.get_nowait()
+            worker = sandbox._places.take_free()
             os.kill(worker.pid, signal.SIGSTOP)
-            sandbox._places.put_nowait(worker)
+            sandbox._places.give_back(worker)
             stalled = await sandbox.scan(MAIL, file)
             good = await sandbox.scan(MAIL, file)
         await asyncio.to_thread(wait_until, lambda: not family.runs(worker.pid), 5, "the end of the worker")
@@ -315,9 +315,9 @@ def test_a_mail_that_takes_too_much_memory_is_unscannable():
 
 def test_an_idle_worker_that_is_killed_costs_no_mail():
     async def kill_worker(sandbox):
-        worker = sandbox._places.get_nowait()
+        worker = sandbox._places.take_free()
         os.kill(worker.pid, signal.SIGKILL)
-        sandbox._places.put_nowait(worker)
+        sandbox._places.give_back(worker)
         await asyncio.sleep(0.05)
 
     assert [answer.content.unscannable for answer in scanned(GOOD, GOOD, meddle=kill_worker)] == ["", ""]
@@ -326,9 +326,9 @@ def test_an_idle_worker_that_is_killed_costs_no_mail():
 def test_the_parent_of_the_workers_is_replaced_when_it_is_killed():
     async def kill_parent(sandbox):
         os.kill(sandbox._nursery._process.pid, signal.SIGKILL)
-        worker = sandbox._places.get_nowait()
+        worker = sandbox._places.take_free()
         os.kill(worker.pid, signal.SIGKILL)
-        sandbox._places.put_nowait(worker)
+        sandbox._places.give_back(worker)
         await asyncio.sleep(0.05)
 
     assert [answer.content.unscannable for answer in scanned(GOOD, GOOD, meddle=kill_parent)] == ["", ""]
@@ -343,7 +343,7 @@ def test_a_sandbox_keeps_its_places_when_the_parent_of_the_workers_dies():
             answer = await sandbox.scan(MAIL, file)
         async with asyncio.timeout(10):
             await sandbox.retire()
-        return answer.content.unscannable, sandbox._places.qsize()
+        return answer.content.unscannable, sandbox._places.free
 
     assert asyncio.run(run()) == ("", 3)
 
@@ -414,10 +414,10 @@ def test_workers_run_under_limits():
         sandbox = await Sandbox(policies(), 1).start()
         with spooled(GOOD) as file:
             await sandbox.scan(MAIL, file)
-        worker = sandbox._places.get_nowait()
+        worker = sandbox._places.take_free()
         limits = Path(f"/proc/{worker.pid}/limits").read_text()
         fds = [os.readlink(f"/proc/{worker.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{worker.pid}/fd")]
-        sandbox._places.put_nowait(worker)
+        sandbox._places.give_back(worker)
         await sandbox.close()
         return {line[:25].strip(): line[26:].split()[0] for line in limits.splitlines()[1:]}, fds
 
