@@ -432,7 +432,7 @@ def test_nothing_is_left_when_a_sandbox_is_closed():
         sandbox = await Sandbox(policies(), 2).start()
         with spooled(GOOD) as file:
             await asyncio.gather(*(sandbox.scan(MAIL, file) for _ in range(8)))
-        pids = [worker.pid for worker in sandbox._places._queue if worker]
+        pids = [worker.pid for worker in sandbox._places._free if worker]
         await sandbox.close()
         await asyncio.sleep(0.2)
         return pids
