@@ -24,3 +24,11 @@ def a_labels(domain: str) -> str:
         return idna.encode(unicodedata.normalize("NFC", domain).lower(), strict=True).decode("ascii")
     except (idna.IDNAError, UnicodeError):
         raise ValueError("is not a domain name") from None
+
+
+def u_labels(domain: str) -> str:
+    """*domain* as people write it; as it is, where that is not to be told."""
+    try:
+        return idna.decode(domain)
+    except ValueError:
+        return domain

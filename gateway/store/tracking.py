@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select
 
+from gateway import idn
 from gateway.model import Action, Delivery, Envelope, ListenerKind, Session, State, Verdict
 from gateway.store import messages, queue, schema, verdicts
 
@@ -152,11 +153,16 @@ def _by_outcome(state: State | None, action: Action | None) -> Iterator[ColumnEl
 
 
 def _by_from(domain: str) -> Iterator[ColumnElement[bool]]:
-    """The first condition is quick, and leaves little to the second, which sees where the domain begins and ends."""
+    """In A-labels or as people write it: a header may have either."""
     if domain:
-        shown = func.lower(_message.c.header_from)
-        yield shown.contains(domain.lower(), autoescape=True)
-        yield shown.regexp_match(rf"@([a-z0-9-]+[.])*{re.escape(domain.lower())}($|[^a-z0-9.-])")
+        yield or_(*map(_shows, dict.fromkeys((domain.lower(), idn.u_labels(domain.lower())))))
+
+
+def _shows(domain: str) -> ColumnElement[bool]:
+    """The first condition is quick, and leaves little to the second, which sees where the domain begins and ends."""
+    shown = func.lower(_message.c.header_from)
+    whole = rf"@([^@.\s]+[.])*{re.escape(domain)}($|[^a-z0-9.-])"
+    return and_(shown.contains(domain, autoescape=True), shown.regexp_match(whole))
 
 
 def _by_finding(wanted: tuple[str, str] | None) -> Iterator[ColumnElement[bool]]:

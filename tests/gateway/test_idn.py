@@ -3,7 +3,7 @@
 import pytest
 
 from gateway import routes, stages
-from gateway.idn import a_labels
+from gateway.idn import a_labels, u_labels
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,14 @@ def test_a_domain_has_one_form(domain, name):
 def test_what_is_no_domain_is_refused(domain):
     with pytest.raises(ValueError, match="domain"):
         a_labels(domain)
+
+
+@pytest.mark.parametrize(
+    ("domain", "written"),
+    [("xn--bcher-kva.example", "bücher.example"), ("a.example", "a.example"), ("a..b", "a..b"), ("", "")],
+)
+def test_people_read_it_in_letters(domain, written):
+    assert u_labels(domain) == written
 
 
 def test_policies_and_routes_agree_on_names():

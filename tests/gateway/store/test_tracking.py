@@ -141,3 +141,9 @@ def test_a_list_says_why_the_weightiest_first(found, look):
 def test_finds_by_the_domain_that_from_shows(put, look, shown, is_found):
     put(mail={"header_from": shown})
     assert len(look(tracking.find, from_domain="Shop.example")) == is_found
+
+
+@pytest.mark.parametrize("shown", ["ann@xn--bcher-kva.example", "ann@bücher.example", "Ann <ann@läden.bücher.example>"])
+def test_a_domain_that_from_shows_is_found_however_it_is_written(put, look, shown):
+    put(mail={"header_from": shown})
+    assert len(look(tracking.find, from_domain="xn--bcher-kva.example")) == 1
