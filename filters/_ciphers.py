@@ -38,8 +38,12 @@ def ecb(key: bytes, octets: bytes) -> bytes:
 
 
 def rc4(key: bytes, octets: bytes) -> bytes:
-    """*octets*, encrypted or decrypted."""
-    return Cipher(ARC4(key), None).decryptor().update(octets)
+    """*octets*, encrypted or decrypted. ValueError for an empty key."""
+    if not key:
+        raise ValueError("no key")
+    cipher = ARC4(bytes(BLOCK))
+    cipher.key = key  # any number of octets, as PDFs have them; the constructor takes but a few
+    return Cipher(cipher, None).decryptor().update(octets)
 
 
 def prepare() -> None:

@@ -7,7 +7,6 @@ incremental update leaves in place, count like the last one.
 from __future__ import annotations
 
 import bisect
-import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +50,7 @@ _SEEN = re.compile(
 _WANTED = frozenset({*_KEYS, "F", "UF"})
 _OBJECT = re.compile(rb"obj(?<!endobj)")
 _NUMBERED = re.compile(rb"(\d{1,10})" + SKIPPED + rb"(\d{1,5})" + SKIPPED + rb"$")
-_IDENTIFIER = re.compile(rb"/ID" + SKIPPED + rb"\[")
+_IDENTIFIER = re.compile(rb"/(?:I|#49)(?:D|#44)(?=" + SKIPPED + rb"[\[\d])")
 _STREAM = re.compile(rb"stream(?<!endstream)\r?\n?(?=[\x08\x18\x28\x38\x48\x58\x68\x78])")
 _PAIRS = re.compile(rb"\s*+(?:\d+\s++\d+\s*+)+(?:$|[<\[(/%])")
 _FRONT = re.compile(rb"[\d\s]*+")
@@ -113,7 +112,7 @@ class Document:
     def around(self, place: Place) -> dict[str, Value]:
         """The dictionary that holds what stands at *place*."""
         found = holder(place.view, place.position, self.meter)[0]
-        return {key: self._cleared(value, place) for key, value in found.items()} if self.ring else found
+        return {key: self._cleared(value, place) for key, value in found.items()}
 
     def meant(self, value: Value) -> list[Value]:
         """*value*, or every version of the object that it refers to."""
@@ -132,23 +131,31 @@ class Document:
 
     def _unpacked(self, start: int, dictionary: dict[str, Value], most: int) -> Iterator[bytes]:
         """At most *most* octets of the stream at *start*, in each reading."""
+        faults: list[Unreadable] = []
         for data, begin in self._readings(start):
-            found = streams.unpacked(data, begin, dictionary, min(most, self.meter.octets + 1))
+            try:
+                found = streams.unpacked(data, begin, dictionary, min(most, self.meter.octets + 1))
+            except Unreadable as error:  # which may be so of one reading alone
+                faults.append(error)
+                continue
             self.meter.unpacked(len(found))
             yield found
+        if len(faults) == 1 + sum(len(key.streams) for key in self.ring):
+            raise faults[0]
 
     def _readings(self, start: int) -> Iterator[tuple[bytes, int]]:
         """What the stream at *start* is with each key, and without one: octets, and where in them it begins."""
         for key in self.ring:
             end = self.data.find(b"endstream", start, start + 2 * streams.MAX_PACKED)
             octets = self.data[start : end if end >= 0 else len(self.data)]
-            self.meter.unpacked(len(octets))
-            yield key.stream(octets, self._object_at(start)), 0
+            for clear in key.stream(octets, self._object_at(start)):
+                self.meter.unpacked(len(octets))
+                yield clear, 0
         yield self.data, start
 
     def _cleared(self, value: Value, place: Place) -> Value:
         """*value* with its strings decrypted. Those in object streams were, together with all that is in those."""
-        if not self.ring or place.view is not self.data:
+        if not (self.ring or self.locked) or place.view is not self.data:
             return value
         if isinstance(value, dict):
             return {key: self._cleared(one, place) for key, one in value.items()}
@@ -157,10 +164,10 @@ class Document:
         return self._clear(value, place.position) if isinstance(value, String) else value
 
     def _clear(self, string: String, position: int) -> bytes:
-        """The first reading of *string* that is text: as it stands, or with a key."""
+        """The first reading of *string* that is text: as it stands, or with a key; b"" where nothing opens it."""
         object_ = self._object_at(position)
         readings = [string, *(key.string(string, object_) for key in self.ring)]
-        return next((one for one in readings if crypt.is_text(one)), readings[-1])
+        return next((one for one in readings if crypt.is_text(one)), readings[-1] if self.ring else b"")
 
     def _locks(self) -> Iterator[dict[str, Value] | None]:
         """Each dictionary that says how the file is encrypted; None for one that cannot be found."""
@@ -169,23 +176,46 @@ class Document:
             if isinstance(value, dict):
                 yield value
             elif isinstance(value, Reference):
-                places = [at for at, number_, _ in self._objects_of_file() if number_ == value.number][-MAX_VERSIONS:]
-                for one in [Lexer(self.data, at, self.meter).value() for at in places] or [None]:
+                for one in self._meant_in_file(value) or [None]:
                     yield one if isinstance(one, dict) else None
 
     def _try(self, lock: dict[str, Value] | None) -> None:
-        found = itertools.islice(_IDENTIFIER.finditer(self.data), MAX_VERSIONS)
-        for identifier in dict.fromkeys([*(self._identifier(match.end()) for match in found), b""]):
-            self.meter.tick()
-            if lock is not None and (key := crypt.key(lock, identifier, self.words())):
-                if key not in self.ring:
-                    self.ring.append(key)
-                return
-        self.locked = True
+        try:
+            key = self._key(lock)
+        except Unreadable as error:
+            self.faults.append(str(error))
+            return
+        if key is None:
+            self.locked = True
+        elif key not in self.ring:
+            self.ring.append(key)
 
-    def _identifier(self, position: int) -> bytes:
-        value = Lexer(self.data, position, self.meter).value()
-        return value if isinstance(value, bytes) else b""
+    def _key(self, lock: dict[str, Value] | None) -> crypt.Key | None:
+        if lock is None:
+            raise Unreadable("has a lock that cannot be found")
+        for identifier in self._identifiers():
+            self.meter.tick()
+            if key := crypt.key(lock, identifier, self.words()):
+                return key
+        return None
+
+    def _identifiers(self) -> list[bytes]:
+        """What may be the first half of the file's identifier (14.4); b"" is that of a file without one."""
+        found: dict[bytes, None] = {}
+        for match in occurrences(_IDENTIFIER, self.data, self.meter):
+            for value in self._meant_in_file(Lexer(self.data, match.end(), self.meter).value()):
+                if isinstance(value, list) and value and isinstance(value[0], bytes):
+                    found[value[0]] = None
+            if len(found) > MAX_VERSIONS:
+                raise Unreadable("has more identifiers than are tried")
+        return [*found, b""]
+
+    def _meant_in_file(self, value: Value) -> list[Value]:
+        """*value*, or the last versions of what it refers to, before object streams are read."""
+        if not isinstance(value, Reference):
+            return [value]
+        places = [at for at, number_, _ in self._objects_of_file() if number_ == value.number][-MAX_VERSIONS:]
+        return [Lexer(self.data, at, self.meter).value() for at in places]
 
     def _object_at(self, position: int) -> tuple[int, int]:
         """Number and generation of the object of the file that *position* is in."""

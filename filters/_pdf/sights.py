@@ -107,10 +107,10 @@ class _Reading:
             yield from self._form(place)
 
     def _target(self, key: str, place: Place) -> Seen:
-        """What an address or a file specification leads to. Those of an encrypted file cannot be read."""
+        """What an address or a file specification leads to."""
         for value in self._values(place):
             target = text(value.get("Base") if isinstance(value, dict) else value)
-            if not target or self._encrypted:
+            if not target:
                 continue
             if (_NETWORK if key == "URI" else _SHARE).match(target.strip()):
                 yield Sight("network_path", "leads to a file on a computer in the network")
@@ -151,7 +151,7 @@ class _Reading:
         name = text(specification.get("UF")) or text(specification.get("F"))
         for value in self._values(place):
             for reference in value.values() if isinstance(value, dict) else ():
-                yield from self._file("" if self._encrypted else name, reference)
+                yield from self._file(name, reference)
 
     def _file(self, name: str, reference: Value) -> Seen:
         found = False
@@ -169,6 +169,9 @@ class _Reading:
                     yield Sight("javascript", "has a form with scripts")
 
     def _streams(self, reference: Value, most: int) -> Iterator[bytes]:
-        """Every version of a stream; none of an encrypted file, where it could not be read."""
-        if not self._encrypted:
+        """Every version of a stream; where nothing opens the file, as if it only said that it is encrypted."""
+        try:
             yield from (found for found in self._document.stream(reference, most) if found)
+        except Unreadable:
+            if not self._encrypted:
+                raise

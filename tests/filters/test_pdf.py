@@ -1,6 +1,7 @@
 """PDFs made by hand: what each does, every way in which it can be written, and what honest ones have."""
 
 import base64
+import hashlib
 import ipaddress
 import re
 import time
@@ -296,11 +297,88 @@ def test_a_form_with_scripts_is_found():
     assert codes(b"<</XFA 2 0 R>>", stream(zlib.compress(b"<template/>"))) == []
 
 
+ASKING = b"/ID[<00>]/Encrypt<</Filter/Standard/V 2/R 3/Length 128/P 0/O(" + b"o" * 32 + b")/U(" + b"u" * 32 + b")>>"
+PADDING = bytes.fromhex("28bf4e5e4e758a4164004e56fffa01082e2e00b6d0683e802f0ca9fe6453697a")
+
+
+def md5(octets: bytes) -> bytes:
+    return hashlib.md5(octets).digest()
+
+
 def test_an_encrypted_file_is_told_and_what_can_be_seen_is_said():
     unseen = object_stream(b"\x93 not to be unpacked")
     objects = (catalog(b"2 0 R"), b"<</S/JavaScript/JS(\x81)>>", b"<</URI(\x81\x82)>>", unseen)
-    found = check(pdf(*objects, trailer=b"/Root 1 0 R/Encrypt 9 0 R"))
+    found = check(pdf(*objects, trailer=b"/Root 1 0 R" + ASKING))
     assert [one.code for one in found] == ["encrypted", "automatic", "javascript"]
+
+
+LYING = (b"/Encrypt 9 0 R", b"/Encrypt<</Filter/Standard/V 2/R +3>>", ASKING.replace(b"/R 3", b"/R 4711"))
+
+
+@pytest.mark.parametrize("lock", [ASKING, *LYING])
+def test_a_lock_hides_nothing_of_a_file_that_is_not_encrypted(lock):
+    objects = (*specification(b"a.exe", b"MZ"), b"<</URI(http://a.example/)>>")
+    found = codes(*objects, trailer=b"/Root 1 0 R" + lock)
+    assert found == ["encrypted" if lock == ASKING else "unreadable", "embedded_program", "links"]
+
+
+OTHERWISE = {
+    "as it is": (16, b"/V 2/R 3/Length 128", ""),
+    "of any length": (11, b"/V 2/R 3/Length 88", ""),
+    "of a length for which few programs have a cipher": (8, b"/V 2/R 3/Length 64", ""),
+    "of another length than it says": (16, b"/V 2/R 3/Length 40", ""),
+    "of a length that stands elsewhere": (7, b"/V 4/R 4/Length 128/CF<</A<</CFM/V2/Length 7>>>>/StmF/A/StrF/A", ""),
+    "of files inside alone": (16, b"/V 4/R 4/CF<</A<</CFM/V2>>>>/StmF/Identity/StrF/A/EFF/A", ""),
+    "of chosen streams": (
+        16,
+        b"/V 4/R 4/CF<</A<</CFM/V2>>>>/StmF/Identity/StrF/A",
+        "/Filter/Crypt/DecodeParms<</Name/A>>",
+    ),
+    "whose identifier stands elsewhere": (16, b"/V 2/R 3/Length 128", "elsewhere"),
+    "whose identifier is written otherwise": (16, b"/V 2/R 3/Length 128", "#"),
+}
+
+
+@pytest.mark.parametrize("how", OTHERWISE)
+def test_a_file_that_opens_without_a_password_is_read_however_its_lock_is_written(how):
+    size, lock, more = OTHERWISE[how]
+    found = check(rc4_locked(size, lock, more))
+    assert [one.code for one in found] == ["embedded_program"]
+    assert "a.txt" in found[0].detail
+
+
+def rc4_locked(size: int, lock: bytes, more: str) -> bytes:
+    """A program named a.txt, behind a *lock* whose password is empty and whose key has *size* octets (algorithm 2)."""
+    identifier, owner = b"sixteen octets!!", bytes(range(65, 97))
+    key = md5(PADDING + owner + bytes(4) + identifier)
+    for _ in range(50):
+        key = md5(key[:size])
+    key = key[:size]
+    proof = md5(PADDING + identifier)
+    for number in range(20):
+        proof = rc4(bytes(one ^ number for one in key), proof)
+    name = rc4(md5(key + b"\1\0\0\0\0")[: min(16, size + 5)], b"a.txt").hex().encode()
+    program = rc4(md5(key + b"\2\0\0\0\0")[: min(16, size + 5)], b"MZ" + bytes(200))
+    given = b"[<%s>]" % identifier.hex().encode()
+    ids = {"elsewhere": b"/ID 3 0 R", "#": b"/#49D" + given}.get(more, b"/ID" + given)
+    whole = b"/Encrypt<</Filter/Standard%s/O<%s>/U<%s>/P 0>>" % (lock, owner.hex().encode(), proof.hex().encode())
+    objects = b"<</F<%s>/EF<</F 2 0 R>>>>" % name, stream(program, more.encode() if "/" in more else b""), given
+    return pdf(*objects, trailer=b"/Root 1 0 R" + whole + ids)
+
+
+def rc4(key: bytes, octets: bytes) -> bytes:
+    """As it is written down everywhere; libraries refuse most lengths of keys."""
+    state, j, out = [*range(256)], 0, bytearray()
+    for i in range(256):
+        j = (j + state[i] + key[i % len(key)]) % 256
+        state[i], state[j] = state[j], state[i]
+    i = j = 0
+    for octet in octets:
+        i = (i + 1) % 256
+        j = (j + state[i]) % 256
+        state[i], state[j] = state[j], state[i]
+        out.append(octet ^ state[(state[i] + state[j]) % 256])
+    return bytes(out)
 
 
 def test_links_are_handed_on_clean_and_once():
