@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol
 
 CHUNK = 64 << 10
@@ -62,6 +62,7 @@ class Octets:
     start: int = 0
     end: int | None = None
     _digest: str = ""
+    _hashing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def pieces(self) -> Generator[bytes, None, None]:
         """All of them in order, `CHUNK` at a time. `Unreadable` where they cannot be read, or are fewer."""
@@ -86,17 +87,20 @@ class Octets:
         return file
 
     async def digest(self) -> str:
-        """Their SHA-256 in hexadecimal digits, reckoned once; others have their turn meanwhile."""
-        if self._digest:
-            return self._digest
+        """Their SHA-256 in hexadecimal digits, reckoned once, however many engines ask for it at a time."""
+        async with self._hashing:
+            self._digest = self._digest or await self._hashed()
+        return self._digest
+
+    async def _hashed(self) -> str:
+        """Their SHA-256; others have their turn meanwhile."""
         hashed = hashlib.sha256()
         with closing(self.pieces()) as pieces:
             for number, piece in enumerate(pieces, 1):
                 hashed.update(piece)
                 if number % _TURN == 0:
                     await asyncio.sleep(0)
-        self._digest = hashed.hexdigest()
-        return self._digest
+        return hashed.hexdigest()
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
