@@ -129,7 +129,7 @@ class _Reader:
             return element.end
         if depth > MAX_DEPTH:
             raise Torn
-        last = element.start
-        for inner in self.inside(element, depth + 1):
-            last = self._behind(inner, depth + 1)
-        return last + 2
+        at = element.start
+        while self._data[at : at + 2] != b"\0\0":
+            at = self._behind(self.first(at, element.end), depth + 1)
+        return at + 2

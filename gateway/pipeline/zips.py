@@ -13,7 +13,7 @@ import struct
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, NamedTuple, Protocol
 
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -97,6 +97,20 @@ class _End(NamedTuple):
     files: int
     shift: int
     at: int
+
+
+class _Header(NamedTuple):
+    """The header before a file; `start` is where its octets begin."""
+
+    flags: int
+    method: int
+    time: int
+    crc: int
+    packed: int
+    size: int
+    name: str
+    extra: bytes
+    start: int
 
 
 @dataclass
@@ -272,7 +286,7 @@ def _directory(found: Zip, end: _End, most: int) -> Iterator[Entry]:
 
 
 def _is_locked(file: BinaryIO, end: _End) -> bool:
-    """Whether a record of encryption stands at the directory (4.3.11), orits end has the form for that (7.3.3)."""
+    """Whether a record of encryption stands at the directory (4.3.11), or its end has the form for that (7.3.3)."""
     end64 = _at(file, end.stop, 12)
     is_second_form = end64.startswith(b"PK\6\6") and int.from_bytes(end64[4:], "little") > _END64.size - 12
     return is_second_form or b"PK\6\x08" in _at(file, max(0, end.start - _CHUNK), 2 * _CHUNK)
@@ -322,20 +336,10 @@ def _compare(found: Zip, directory: int) -> None:
     """Find the header before each file, and say where it and the directory, which begins at *directory*, differ."""
     reached = -1
     for number, entry in sorted(enumerate(found.entries), key=lambda pair: pair[1].offset):
-        head = _at(found.file, entry.offset, _LOCAL.size)
-        if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):
-            found.differences.append("its directory names a file where there is none")
-            head = _LOCAL.pack(b"PK\3\4", 0, entry.flags, entry.method, 0, 0, entry.crc, entry.packed, entry.size, 0, 0)
-        _, _, flags, method, _, _, crc, packed, size, length, extra = _LOCAL.unpack(head)
-        tail = found.file.read(length + extra)
-        start = entry.offset + _LOCAL.size + length + extra
-        found.entries[number] = Entry(
-            *(entry.name, entry.offset, start, entry.flags, entry.method, entry.crc, entry.packed, entry.size),
-            *(entry.link, entry.time, entry.extra),
-        )
-        name = tail[:length].decode("utf-8" if flags & 0x800 else "cp437", "replace")
-        size, packed, _ = _large(tail[length:], size, packed, 0)
-        if differences := [*_differences(entry, name, (flags, method, crc, packed, size))]:
+        header = _header(found.file, entry.offset, named=True)
+        start = header.start if header else entry.offset + _LOCAL.size
+        found.entries[number] = replace(entry, start=start)
+        if differences := [*_differences(entry, header)]:
             found.differences += differences
             _stray(found, entry.offset, found.file.seek(0, 2))
         found.overlapping |= entry.offset < reached
@@ -347,15 +351,18 @@ def _compare(found: Zip, directory: int) -> None:
     found.differences = list(dict.fromkeys(found.differences))
 
 
-def _differences(entry: Entry, name: str, local: tuple[int, int, int, int, int]) -> Iterator[str]:
-    flags, method, _, packed, size = local
-    if name.replace("\\", "/") != entry.name.replace("\\", "/") and not _extra(entry.extra, 0x7075):
+def _differences(entry: Entry, header: _Header | None) -> Iterator[str]:
+    """How *entry*, which stands in the directory, differs from the *header* before its file."""
+    if not header:
+        yield "its directory names a file where there is none"
+        return
+    if header.name.replace("\\", "/") != entry.name.replace("\\", "/") and not _extra(entry.extra, 0x7075):
         yield "a file in it has two names"
-    if method != entry.method or (flags ^ entry.flags) & 1:
+    if header.method != entry.method or (header.flags ^ entry.flags) & 1:
         yield "a file in it is packed in one way by its directory, in another by its header"
-    later = flags & 8 and not packed  # then they stand behind the file (4.3.9)
+    later = header.flags & 8 and not header.packed  # then they stand behind the file (4.3.9)
     is_torn = entry.method == STORED and not entry.encrypted and entry.packed != entry.size
-    if is_torn or (not later and (packed, size) != (entry.packed, entry.size)):
+    if is_torn or (not later and (header.packed, header.size) != (entry.packed, entry.size)):
         yield "a file in it has two sizes"
 
 
@@ -405,22 +412,33 @@ def _marks(file: BinaryIO, size: int, mark: bytes = b"") -> Iterator[int]:
         at += _CHUNK
 
 
-def _local(file: BinaryIO, at: int, size: int) -> Entry | None:
-    """The file whose header stands at *at*, or None where those four octets are chance."""
+def _header(file: BinaryIO, at: int, *, named: bool) -> _Header | None:
+    """What stands at *at*, if it begins like the header before a file (4.3.7), and, where no directory has *named* it,
+    if it is more than chance."""
     head = _at(file, at, _LOCAL.size)
     if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):
         return None
-    _, need, flags, method, time, _, crc, packed, full, length, extra = _LOCAL.unpack(head)
-    if need & 0xFF > 63 or method not in _KNOWN or not 0 < length <= 4096:
+    _, need, flags, method, time, _, crc, packed, size, length, extra = _LOCAL.unpack(head)
+    if not named and (need & 0xFF > 63 or method not in _KNOWN or not 0 < length <= 4096):
         return None
     tail = file.read(length + extra)
-    full, packed, _ = _large(tail[length:], full, packed, 0)
-    start = at + _LOCAL.size + length + extra
-    if flags & 8 and not packed:
-        packed = size - start
     name = tail[:length].decode("utf-8" if flags & 0x800 else "cp437", "replace")
-    packed = max(0, min(packed, size - start))
-    return Entry(name, at, start, flags, method, crc, packed, full, time=time, extra=tail[length:])
+    size, packed, _ = _large(tail[length:], size, packed, 0)
+    start = at + _LOCAL.size + length + extra
+    return _Header(flags, method, time, crc, packed, size, name, tail[length:], start)
+
+
+def _local(file: BinaryIO, at: int, size: int) -> Entry | None:
+    """The file whose header stands at *at*, or None where those four octets are chance."""
+    header = _header(file, at, named=False)
+    if not header:
+        return None
+    left = size - header.start
+    packed = left if header.flags & 8 and not header.packed else header.packed
+    return Entry(
+        *(header.name, at, header.start, header.flags, header.method, header.crc, max(0, min(packed, left))),
+        *(header.size, False, header.time, header.extra),
+    )
 
 
 def _is_end(file: BinaryIO, at: int) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +63,18 @@ def test_what_is_compressed_holds_no_more_than_is_allowed():
     assert cms.content(message, MOST) == b"a" * MOST
     with pytest.raises(cms.Torn):
         cms.content(message, MOST - 1)
+
+
+def test_elements_without_a_length_in_each_other_are_read_once():
+    deep = b"\4\1a"
+    for _ in range(cms.MAX_DEPTH - 2):
+        deep = tricks.ber(0x24, deep, open_ended=True)
+    held = tricks.ber(0x30, tricks.ber(0x06, tricks.DATA), tricks.ber(0xA0, tricks.ber(0x04, MAIL)))
+    message = tricks.ber(0x30, tricks.ber(0x02, b"\1"), deep * 1000, held)
+    began = time.process_time()
+    octets = tricks.ber(0x30, tricks.ber(0x06, tricks.SIGNED), tricks.ber(0xA0, message))
+    assert cms.content(octets, MOST) == MAIL
+    assert time.process_time() - began < 1
 
 
 def test_elements_in_elements_without_end_are_torn():

@@ -1,6 +1,7 @@
 """A zip by its directory and by its headers: what each tells, what packs it, and which key opens it."""
 
 import io
+import struct
 import zipfile
 
 import pytest
@@ -75,6 +76,13 @@ def test_a_place_that_no_file_reaches_is_none() -> None:
     found = opened(crafted([two(Member(b"a"), offset=0xFFFFFFFF, extra=extra)]))
     assert found.differences
     assert found.read(found.entries[0], 9) == b""
+
+
+def test_a_size_that_is_larger_than_any_header_could_say_is_read() -> None:
+    extra = struct.pack("<HHQ", 1, 8, 1 << 40)
+    found = opened(crafted([two(Member(b"a"), size=0xFFFFFFFF, offset=3, extra=extra)]))
+    assert [entry.size for entry in found.entries] == [1 << 40]
+    assert "its directory names a file where there is none" in found.differences
 
 
 def test_names_are_the_same_whichever_way_their_slashes_lean() -> None:
