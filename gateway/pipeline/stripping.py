@@ -43,7 +43,13 @@ def feasible(verdict: Verdict, content: Content) -> Verdict:
     """*verdict*, but quarantine where what it wants gone cannot be cut out: the stricter, never the milder."""
     if verdict.action is not Action.STRIP or removals(verdict, content):
         return verdict
-    return replace(verdict, action=Action.QUARANTINE, sentence=f"held because {_why_not(verdict)}; {verdict.sentence}")
+    sentence = f"held because {_why_not(verdict)}; otherwise it would have been {verdict.sentence}"
+    return Verdict(Action.QUARANTINE, verdict.score, tuple(map(_holding, verdict.reasons)), sentence)
+
+
+def _holding(reason: Reason) -> Reason:
+    """*reason* as it came to count: what is held by it is found by it, in lists and tracking."""
+    return replace(reason, effect=Action.QUARANTINE) if reason.effect is Action.STRIP else reason
 
 
 def _why_not(verdict: Verdict) -> str:

@@ -193,6 +193,7 @@ def test_what_cannot_be_stripped_is_held_and_says_so() -> None:
         got = stripping.feasible(wanted, parse(MULTI, Content.Settings()))
         assert got.action is action
         assert got.sentence.startswith("held because what should be stripped cannot be cut out") == (path == "7")
+        assert [one.effect for one in got.reasons] == [action]  # what did it, for lists and tracking
 
 
 def test_a_mail_with_more_findings_than_are_named_is_held_and_says_so() -> None:
