@@ -150,14 +150,15 @@ def _show_fate(delivery: Delivery, verdict: Verdict) -> None:
 
 
 def _show_ways(number: int, verdict: Verdict) -> None:
-    """What can be done about held mail, as it is typed."""
+    """What can be done about held mail, as it is typed. What people held themselves has no policy to change."""
+    by_policy = verdict.action in {Action.QUARANTINE, Action.STRIP, Action.REJECT}
     files = dict.fromkeys(f"{one.filter}.toml" for one in verdict.reasons if one.effect is verdict.action)
     terminal.facts(
         [
             ("held is", "the mail as it came" if verdict.action is Action.STRIP else ""),
             ("to deliver it", f"{welcome.command()} quarantine release {number}"),
             ("to drop it", f"{welcome.command()} quarantine drop {number}"),
-            ("others like it", f"see {' and '.join(files) or 'score.toml'}: {EXCEPTIONS}"),
+            ("others like it", f"see {' and '.join(files) or 'score.toml'}: {EXCEPTIONS}" if by_policy else ""),
         ]
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -112,10 +113,21 @@ def quarantine_save(
 
 def _write(file: Path, chunks: Iterable[bytes]) -> None:
     try:
-        with open(file, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
+        with open(file, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened, _whole(file):
             opened.writelines(chunks)
+            opened.flush()
     except OSError as error:
         raise Permanent(f"{file} cannot be written: {(error.strerror or '').lower()}") from None
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    """Leave no half of a mail behind, which would be taken for the mail, and stand in the way of the next try."""
+    try:
+        yield
+    except BaseException:
+        file.unlink()
+        raise
 
 
 @app.command("release", epilog=CODES)

@@ -212,6 +212,13 @@ def test_of_stripped_mail_it_is_said_that_the_whole_is_held(gatepost, store):
     assert "the mail as it came" not in gatepost("quarantine", "show", held)[1]
 
 
+def test_of_mail_that_somebody_held_no_policy_is_named(gatepost, store):
+    _, by_hand = keep(store, state=State.HELD, verdict=Verdict())
+    _, by_score = keep(store, state=State.HELD, verdict=Verdict(Action.QUARANTINE))
+    assert "score.toml" in gatepost("quarantine", "show", by_score)[1]
+    assert "score.toml" not in gatepost("quarantine", "show", by_hand)[1]
+
+
 def test_held_mail_is_saved_for_its_reader_alone_and_overwrites_nothing(gatepost, store, home):
     _, number = keep(store, state=State.HELD)
     _, other = keep(store)
@@ -223,6 +230,17 @@ def test_held_mail_is_saved_for_its_reader_alone_and_overwrites_nothing(gatepost
         assert code == cli.REFUSED
         assert "Traceback" not in err
     assert state_of(store, number) is State.HELD
+
+
+def test_of_held_mail_that_cannot_be_saved_whole_nothing_is_left(gatepost, store, home, monkeypatch):
+    def chunks(_conn, _id):
+        yield b"Subject: x\r\n"
+        raise Temporary("the store is out of reach")
+
+    _, number = keep(store, state=State.HELD)
+    monkeypatch.setattr(messages, "read_chunks", chunks)
+    code, _, err = gatepost("quarantine", "save", number, "mail.eml")
+    assert (code, "out of reach" in err, (home / "mail.eml").exists()) == (cli.UNREACHABLE, True, False)
 
 
 def test_what_is_not_held_cannot_be_shown_in_the_quarantine(gatepost, store):
