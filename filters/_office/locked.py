@@ -22,8 +22,10 @@ OWN = ("VelvetSweatshop", "/01Hannes Ruescher/01")
 
 _SEGMENT = 4096
 _SECTOR = 1024
+_MAX_KEY = 32
 _STANDARD_SPINS = 50_000
-_SECTOR_SPINS = 20
+_TRIED = 100
+"""What a password costs besides its spins, in rounds of hashing."""
 _EOF, _FILEPASS, _BOUNDSHEET = 0x0A, 0x2F, 0x85
 _HASHES = {"SHA1": "sha1", "SHA-1": "sha1", "SHA256": "sha256", "SHA384": "sha384", "SHA512": "sha512"}
 _ENCRYPTED_KEY = re.compile(rb"<(?:\w{1,20}:)?encryptedKey\s([^<>]{1,4000})>")
@@ -58,25 +60,29 @@ def package(info: bytes, packed: bytes, meter: Meter) -> Opened | None:
         lock = _Agile(info, packed) if info[2:4] == b"\4\0" else _Standard(info, packed)
         for password, in_mail in _passwords(meter, lock.spins):
             if octets := lock.opened(password):
-                return _demand_document(Opened(octets[: int.from_bytes(packed[:8], "little")], in_mail))
+                return Opened(_document(octets, int.from_bytes(packed[:8], "little")), in_mail)
     except (ValueError, struct.error):  # keys of no length that there is, texts that are no base64
         raise Unreadable("has a lock that is broken") from None
     return None
 
 
-def _demand_document(opened: Opened) -> Opened:
-    if not opened.octets.startswith((b"PK\3\4", MAGIC)):
+def _document(octets: bytes, size: int) -> bytes:
+    """The first *size* of *octets*; behind them there may be padding, and no more that another reader could find."""
+    if not octets.startswith((b"PK\3\4", MAGIC)):
         raise Unreadable("has a password, and behind it no document")
-    return opened
+    if not 0 <= len(octets) - size <= _SEGMENT:
+        raise Unreadable("has a password, and lies about the size of what is behind it")
+    return octets[:size]
 
 
 def _passwords(meter: Meter, spins: int) -> Iterator[tuple[bytes, bool]]:
     """Office's own, then words of the mail, as far as *meter* has room for what each costs."""
+    cost = max(0, spins) + _TRIED
     for password in OWN:
-        if meter.rounds(spins):
+        if meter.rounds(cost):
             yield password.encode("utf-16-le"), False
     for word in meter.words():
-        if not meter.rounds(spins):
+        if not meter.rounds(cost):
             return
         yield word.decode("utf-8", "replace").encode("utf-16-le"), True
 
@@ -89,6 +95,9 @@ class _Agile:
         self._key = _attributes(_ENCRYPTED_KEY, info)
         self._data = _attributes(_KEY_DATA, info)
         self.spins = _whole(self._key, "spinCount")
+        self._size = _whole(self._key, "keyBits") // 8
+        if self._size > _MAX_KEY:
+            raise ValueError(self._size)
 
     def opened(self, password: bytes) -> bytes:
         """The package, with padding behind it; b"" where *password* is not the one."""
@@ -98,11 +107,11 @@ class _Agile:
         expected = self._unlocked(hashed, _VALUE, "encryptedVerifierHashValue")
         if not expected.startswith(digest(_hash(self._key), given)):
             return b""
-        key = self._unlocked(hashed, _KEY, "encryptedKeyValue")[: _whole(self._key, "keyBits") // 8]
+        key = self._unlocked(hashed, _KEY, "encryptedKeyValue")[: self._size]
         return b"".join(self._segments(key))
 
     def _unlocked(self, hashed: bytes, block: bytes, name: str) -> bytes:
-        key = _fitted(digest(_hash(self._key), hashed + block), _whole(self._key, "keyBits") // 8)
+        key = _fitted(digest(_hash(self._key), hashed + block), self._size)
         return cbc(key, _fitted(_octets(self._key, "saltValue"), BLOCK), _octets(self._key, name))
 
     def _segments(self, key: bytes) -> Iterator[bytes]:
@@ -178,8 +187,10 @@ def _cleared(stream: bytes, records: list[tuple[int, int, int]], clear: Callable
 
 def _unmasked(stream: bytes, at: int, size: int) -> bytes:
     """2.3.7.3: where in the array to begin, place and size of the record say."""
-    mask = (_XOR * (size // 16 + 2))[(at + size) % 16 :]
-    return bytes(one ^ other for one, other in zip(stream[at : at + size], mask, strict=False)).translate(_TURNED)
+    body = stream[at : at + size]
+    mask = (_XOR * (size // 16 + 2))[(at + size) % 16 :][: len(body)]
+    clear = int.from_bytes(body, "little") ^ int.from_bytes(mask, "little")  # a hundred times as fast as octet by octet
+    return clear.to_bytes(len(body), "little").translate(_TURNED)
 
 
 Keys = Callable[[int], bytes]
@@ -190,7 +201,7 @@ def _sector_keys(lock: bytes, meter: Meter) -> tuple[Keys, bool] | None:
     """How the workbook that *lock* locks is opened, and whether with a word of the mail."""
     plain = lock[2:6] == b"\1\0\1\0"
     verifier = _Verifier.read(lock[6:], 16) if plain else _Verifier.of_header(lock[10:], 20)
-    for password, in_mail in _passwords(meter, _SECTOR_SPINS):
+    for password, in_mail in _passwords(meter, 0):
         keys = partial(_old_key if plain else _new_key, verifier, password)
         if verifier.is_met(partial(rc4, keys(0)), "md5" if plain else "sha1"):
             return keys, in_mail

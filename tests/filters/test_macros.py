@@ -2,6 +2,7 @@
 
 import io
 import ipaddress
+import struct
 import time
 import tomllib
 import zipfile
@@ -14,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters._office import vba
-from filters._office.seen import Unreadable
+from filters._office import documents, vba
+from filters._office.seen import Inner, Meter, Unreadable
 from filters.macros import Filter, Settings
 from gateway.model import Content, Finding, Mail, Part, Session
 from gateway.pipeline.sniff import sniff
@@ -114,6 +115,35 @@ def test_a_lock_that_is_broken_is_a_finding_or_nothing(title: str, data: st.Data
     for _ in range(data.draw(st.integers(1, 6))):
         octets[data.draw(st.integers(512, len(octets) - 1))] = data.draw(st.integers(0, 255))
     check(attached("a.xls", bytes(octets)))
+
+
+def test_a_document_under_a_password_that_says_it_is_shorter_is_unreadable() -> None:
+    plain = office.compound({"WordDocument": bytes(9000)})
+    octets = locked.agile(plain, "VelvetSweatshop")
+    assert "lies" not in str(check(attached("a.docx", octets)))
+    lying = octets.replace(struct.pack("<Q", len(plain)), struct.pack("<Q", 4000))
+    (found,) = check(attached("a.docx", lying))
+    assert (found.code, "lies" in found.detail) == ("unreadable", True)
+
+
+def test_a_key_that_is_said_to_be_huge_is_not_made() -> None:
+    large = locked.agile(b"", "Sesame-4711").replace(b'keyBits="256"', b'keyBits="999999992"')
+    assert [one.code for one in check(attached("a.xlsx", large))] == ["unreadable"]
+
+
+def test_a_large_workbook_under_a_mask_costs_little() -> None:
+    stream = office.record(0x809, bytes(16)) + office.record(0x2F, bytes.fromhex("000059b30a9a"))
+    stream += office.record(0xFC, bytes(60_000)) * 110
+    began = time.process_time()
+    check(attached("a.xls", office.compound({"Workbook": stream})))
+    assert time.process_time() - began < CPU / 10
+
+
+def test_words_that_cost_nothing_to_hash_are_tried_as_long_as_there_is_room() -> None:
+    cheap = locked.agile(b"", "Sesame-4711", spins=0)
+    meter = Meter(1 << 20, 10, 1 << 20, 1000, lambda: [b"wrong"] * 50)
+    assert list(documents.look(Inner(cheap), documents.Words(vba.Calls.of(()), ()), meter))
+    assert not meter.rounds(500)
 
 
 def test_the_sentence_names_the_file_what_runs_and_what_that_calls() -> None:
