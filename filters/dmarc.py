@@ -39,7 +39,7 @@ class Settings:
     timeout: float = 20.0
     """Seconds for one mail. Afterwards the result is `temperror`."""
 
-    parents_align: bool = True
+    parents_align: bool = False
     """Whether a parent may vouch for an author's domain that alone has a record, as before RFC 9989."""
 
     own_relays: tuple[str, ...] = ("127.0.0.0/8", "::1/128")

@@ -111,8 +111,8 @@ def _cost(identifier: Identifier) -> tuple[bool, int]:
 def _is_parent(domain: str, author: str, records: Sequence[Record]) -> bool:
     """The fallback to the public suffix list: *domain* has no record, *author* below it has one, and no `psd` says
     where the organisation begins. For RFC 9989 these are two; for RFC 7489, by which many still publish, they are one.
-    Whoever holds a name can publish for all names below it, so this lets nobody in who could not come in anyway: a
-    sister of *author* is still a stranger, and so is whatever is itself a public suffix.
+    A sister of *author* is still a stranger, and so is whatever is itself a public suffix; but a parent that signs for
+    all its customers, and that no list knows, vouches for any of them in the name of another.
     """
     if any(record.psd in {"y", "n"} for record in records) or not is_within(author, domain):
         return False
