@@ -15,7 +15,7 @@ from gateway.pipeline.sniff import PREFIX, sniff
 MIN_RUN = 88
 """Characters of base64 that may be a file: EICAR's 68 octets need 92."""
 
-_UU = re.compile(rb"(?:^|\n)[ \t>]{0,4}begin(-base64)?[ \t]+[0-9a-z]{1,20}(?:[ \t]+([^\r\n]*))?\r?\n", re.IGNORECASE)
+_UU = re.compile(rb"(?:^|\n)[ \t>]{0,4}begin(-base64)?[ \t]+([0-9a-z]{1,20})(?:[ \t]+([^\r\n]*))?\r?\n", re.IGNORECASE)
 _UU_LINE = re.compile(rb"^[ \t]*+([!-_][ -`]++)([^\r\n]?)", re.MULTILINE)
 _UU_END = re.compile(rb"\n[ \t]{0,4}(?:end|====)[ \t]*\r?(?:\n|\Z)", re.IGNORECASE)
 _YENC = re.compile(rb"(?:^|\n)=ybegin [^\r\n]{0,300}?name=([^\r\n]{1,200})\r?\n(?:=ypart [^\r\n]{0,200}\r?\n)?")
@@ -73,7 +73,8 @@ def _pieces(begin: re.Pattern[bytes], end: re.Pattern[bytes], text: bytes) -> It
 def _uuencoded(text: bytes, most: int) -> Iterator[File]:
     for match, body in _pieces(_UU, _UU_END, text):
         read = [loose_base64(body[: most * 2])] if match[1] else uudecoded(body[: most * 2])
-        yield from (File(_name(match[2] or b""), octets[:most]) for octets in read)
+        name = _name(match[3] or b"") if match[2].isdigit() else ""  # else people may have begun a sentence so
+        yield from (File(name, octets[:most]) for octets in read)
 
 
 def uudecoded(body: bytes) -> list[bytes]:

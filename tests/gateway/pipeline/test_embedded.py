@@ -44,6 +44,11 @@ def test_words_hashes_and_signatures_are_no_files(text: bytes):
     assert list(embedded.files(text, MOST)) == []
 
 
+def test_a_sentence_that_begins_like_a_file_names_none():
+    files = list(embedded.files(b"To install it,\r\nbegin by running setup.exe\r\n-- \r\nAnn\r\n", MOST))
+    assert {file.name for file in files} <= {""}
+
+
 PIECES = st.sampled_from(
     [
         b"begin 644 a\r\n", b"begin-base64 644 a\r\n", b"end\r\n", b"`\r\n", b"#0V%T\r\n", b"M", b"====\r\n", b"=ybegin name=a\r\n",
