@@ -362,17 +362,17 @@ class _Walk:
         if sniffed in OPENED:
             self.found.opens(self._decoded(encoding, body, end), path, next(iter(names), ""))
         elif kind in _SIGNED or any(name.lower().endswith(SIGNED) for name in names):
-            self._unreadable_cms(kind, encoding, body, end, path)
+            self._unreadable_cms(kind, self._decoded(encoding, body, end), path, next(iter(names), ""))
         elif kind in _MESSAGES:
             self.found.defect("an attached message is encoded")
             self._encoded_message(self._decoded(encoding, body, end), path, depth)
         elif not sniffed and _may_be_mail(kind, names) and is_message(self._start(encoding, body, end, PREFIX)):
             self._encoded_message(self._decoded(encoding, body, end), path, depth)
 
-    def _unreadable_cms(self, kind: str, encoding: str, start: int, end: int, path: str) -> None:
+    def _unreadable_cms(self, kind: str, octets: bytes, path: str, name: str) -> None:
         """What says that it is a signed message, and is none, or one in base64 once more."""
-        before, octets = len(self.found.parts), self._decoded(encoding, start, end)
-        self.found.text(octets, path)
+        before = len(self.found.parts)
+        self.found.text(octets, path, name)
         if kind in _SIGNED and octets.strip() and len(self.found.parts) == before:
             self.found.ambiguous("a signed message (S/MIME) cannot be read")
 

@@ -107,10 +107,10 @@ class Gathered:
         elif is_message(octets[:PREFIX]):
             self.message(self, octets, path)
 
-    def text(self, text: bytes, path: str) -> None:
-        """The files that stand in *text* itself."""
+    def text(self, text: bytes, path: str, name: str = "") -> None:
+        """The files that stand in *text* itself; *name* is that of those without one."""
         for file in embedded.files(text, self.limits.archive_size):
-            self.file(file.name, file.octets, path)
+            self.file(file.name or name, file.octets, path)
 
     def uuencoded(self, body: bytes, path: str) -> None:
         """What *body*, declared as uuencoded, holds for those who need no line that begins it."""

@@ -15,7 +15,7 @@ from gateway.pipeline import cms
 from gateway.pipeline.content import parse
 from gateway.pipeline.sniff import CMS, sniff
 from gateway.stages import Content
-from tests import tricks
+from tests import packed, tricks
 
 LIMITS = Content.Settings()
 MOST = 1 << 20
@@ -106,6 +106,12 @@ def test_what_openssl_writes_is_read(how: str, tmp_path: Path):
     signer = f"-signer {certificate} -inkey {key}" if "-sign" in how else ""
     subprocess.run(f"openssl cms {how} {signer} -in {message} -outform DER -out {written}".split(), check=True)
     assert cms.content(written.read_bytes(), MOST) == MAIL
+
+
+def test_a_signed_file_in_base64_once_more_keeps_its_name():
+    octets = tricks.base64_of(tricks.cms(b"WScript.Echo(1)\r\n" * 5))
+    names = [part.filename for part in parse(packed.mail(octets, "offer.js.p7m"), LIMITS).parts]
+    assert names == ["", "offer.js.p7m", "offer.js.p7m", "offer.js"]
 
 
 def test_a_signed_file_in_an_archive_is_opened():
