@@ -45,4 +45,9 @@ def _decoded(header: bytes, body: bytes) -> bytes:
     if encoding == b"base64":
         kept = re.sub(rb"[^A-Za-z0-9+/]", b"", body)
         return binascii.a2b_base64(kept[: len(kept) - (len(kept) % 4 == 1)] + b"=" * (-len(kept) % 4))
-    return binascii.a2b_qp(body) if encoding == b"quoted-printable" else body
+    return _unquoted(body) if encoding == b"quoted-printable" else body
+
+
+def _unquoted(body: bytes) -> bytes:
+    """*body* decoded. White space at the end of a line does not count (RFC 2045 6.7, rule 3)."""
+    return binascii.a2b_qp(re.sub(rb"=[ \t]++(?=\r?\n)", b"=", body))
