@@ -232,6 +232,9 @@ SAMPLES: dict[str, Sample] = {
     "a program in torn rich text": Sample(
         "a.rtf", office.rich("{\\object{\\*\\objdata " + _torn(office.ole1("Package", office.package("a.exe", b"MZ")).hex()) + "}}"), ("program",)
     ),
+    "an object in rich text, in escapes": Sample(
+        "a.rtf", office.rich("{\\object{\\*\\objdata " + "".join(f"\\'{octet:02x}" for octet in office.ole1("Package", office.package("a.exe", b"MZ"))) + "}}"), ("exploit",)
+    ),
     "a script in a notebook": Sample("a.one", office.notebook(b"\x89PNG\r\n\x1a\n", b"<html><script>1</script></html>"), ("program",)),
     "a script in a notebook from the cloud": Sample(
         "a.one", office.notebook()[:48] + bytes.fromhex("2fe98d63d4a6c14b9a36b3fc2511a5b7") + "\1invoice.hta\0".encode("utf-16-le"), ("program",)

@@ -6,9 +6,10 @@ Only the groups that matter are read, from the control word that opens each; wha
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from filters._office import compound, inside
-from filters._office.seen import Inner, Meter, Seen, fields, remote
+from filters._office.seen import Inner, Meter, Seen, Sight, fields, remote
 
 _OPENS = re.compile(rb"\\(objdata|fldinst|template)(?![a-z])-?\d{0,10}", re.IGNORECASE)
 _UPDATES = re.compile(rb"\\obj(?:update|autlink)(?![a-z])", re.IGNORECASE)
@@ -31,7 +32,10 @@ def look(data: bytes, meter: Meter) -> Seen:
             continue
         word = match[1].lower()
         if word == b"objdata":
-            yield from _object(_hexadecimal(data, match.end(), meter), updates)
+            tokens = _group(data, match.end(), meter)
+            if any(token["hex"] for token in tokens):
+                yield Sight("exploit", "has an object in escapes, of which each reader makes something else")
+            yield from _object(_hexadecimal(data, tokens), updates)
         elif word == b"fldinst":
             instructions.append(_text(data, match.end(), meter))
         elif word == b"template":
@@ -61,11 +65,11 @@ def _paired(digits: bytes) -> bytes:
     return bytes.fromhex(digits[: len(digits) & ~1].decode("ascii"))
 
 
-def _hexadecimal(data: bytes, at: int, meter: Meter) -> bytes:
-    """The hexadecimal digits of the group, with those of groups within that are no destinations of their own."""
+def _hexadecimal(data: bytes, tokens: Iterable[re.Match[bytes]]) -> bytes:
+    """The hexadecimal digits of a group, with those of groups within that are no destinations of their own."""
     return b"".join(
         match["text"].translate(None, _NO_HEX) if match["text"] else _raw(data, match).hex().encode()
-        for match in _group(data, at, meter)
+        for match in tokens
         if match["text"] or match["raw"]
     )
 
