@@ -30,21 +30,22 @@ class Settings:
     """What counts as able to run, by name and by first bytes. Suffixes begin with a dot; case does not matter."""
 
     suffixes: tuple[str, ...] = (
-        *(".accda", ".accde", ".accdr", ".accdu", ".ade", ".adp", ".air", ".apk", ".appinstaller", ".applescript"),
-        *(".application", ".appref-ms", ".appx", ".appxbundle", ".bas", ".bat", ".chm", ".cmd", ".com", ".command"),
-        *(".cpl", ".crx", ".csh", ".deskthemepack", ".desktop", ".diagcab", ".diagcfg", ".diagpkg", ".dll", ".dmg"),
-        *(".dqy", ".exe", ".fileloc", ".fxp", ".gadget", ".grp", ".hlp", ".hpj", ".hta", ".img", ".inetloc"),
-        *(".inf", ".ins", ".iqy", ".iso", ".isp", ".its", ".jar", ".jnlp", ".job", ".js", ".jse", ".ksh"),
-        *(".library-ms", ".lnk", ".mad", ".maf", ".mag", ".mam", ".mar", ".mas", ".mau", ".mav", ".maw"),
-        *(".mcf", ".mcl", ".mda", ".mdb", ".mde", ".mdt", ".mdw", ".mdz", ".mjs", ".mobileconfig", ".msc", ".msh"),
-        *(".msh1", ".msh1xml", ".msh2", ".msh2xml", ".mshxml", ".msi", ".msix", ".msixbundle", ".msp"),
-        *(".msrcincident", ".mst", ".msu", ".ocx", ".odc", ".oqy", ".osd", ".pcd", ".pif", ".pkg", ".plg", ".prf"),
-        *(".prg", ".printerexport", ".ps1", ".ps1xml", ".ps2", ".ps2xml", ".psc1", ".psc2", ".psd1", ".psm1"),
-        *(".pyc", ".pyo", ".pyw", ".pyz", ".pyzw", ".rdp", ".reg", ".rqy", ".scf", ".scpt", ".scptd", ".scr"),
-        *(".sct", ".search-ms", ".searchconnector-ms", ".settingcontent-ms", ".shb", ".shs", ".sys", ".terminal"),
-        *(".theme", ".themepack", ".udf", ".udl", ".url", ".vb", ".vbe", ".vbp", ".vbs", ".vhd", ".vhdx", ".vsix"),
-        *(".vsmacros", ".vsto", ".vsw", ".webpnp", ".website", ".wim", ".workflow", ".ws", ".wsc", ".wsf", ".wsh"),
-        *(".xbap", ".xll", ".xnk", ".xpi"),
+        *(".accda", ".accdb", ".accde", ".accdr", ".accdu", ".ade", ".adp", ".air", ".apk", ".app"),
+        *(".appcontent-ms", ".appinstaller", ".applescript", ".application", ".appref-ms", ".appx", ".appxbundle"),
+        *(".bas", ".bat", ".chm", ".cmd", ".cnt", ".com", ".command", ".cpl", ".crx", ".csh", ".deskthemepack"),
+        *(".desktop", ".diagcab", ".diagcfg", ".diagpkg", ".dll", ".dmg", ".dqy", ".exe", ".fileloc", ".fxp"),
+        *(".gadget", ".grp", ".hlp", ".hpj", ".hta", ".htc", ".img", ".inetloc", ".inf", ".ins", ".iqy", ".iso"),
+        *(".isp", ".its", ".jar", ".jnlp", ".job", ".js", ".jse", ".ksh", ".library-ms", ".lnk", ".mad", ".maf"),
+        *(".mag", ".mam", ".mar", ".mas", ".mau", ".mav", ".maw", ".mcf", ".mcl", ".mda", ".mdb", ".mde", ".mdt"),
+        *(".mdw", ".mdz", ".mjs", ".mobileconfig", ".msc", ".msh", ".msh1", ".msh1xml", ".msh2", ".msh2xml"),
+        *(".mshxml", ".msi", ".msix", ".msixbundle", ".msp", ".msrcincident", ".mst", ".msu", ".ocx", ".odc"),
+        *(".ops", ".oqy", ".osd", ".pcd", ".pif", ".pkg", ".plg", ".prf", ".prg", ".printerexport", ".ps1"),
+        *(".ps1xml", ".ps2", ".ps2xml", ".psc1", ".psc2", ".psd1", ".psm1", ".py", ".pyc", ".pyo", ".pyw", ".pyz"),
+        *(".pyzw", ".rdp", ".reg", ".rqy", ".scf", ".scpt", ".scptd", ".scr", ".sct", ".search-ms"),
+        *(".searchconnector-ms", ".settingcontent-ms", ".shb", ".shs", ".sys", ".terminal", ".theme"),
+        *(".themepack", ".udf", ".udl", ".url", ".vb", ".vbe", ".vbp", ".vbs", ".vhd", ".vhdx", ".vsix"),
+        *(".vsmacros", ".vsto", ".vsw", ".webloc", ".webpnp", ".website", ".wim", ".workflow", ".ws", ".wsc"),
+        *(".wsf", ".wsh", ".xbap", ".xdp", ".xll", ".xnk", ".xpi"),
     )
     """Suffixes of files that run, install, mount, or start another program when they are opened."""
 

@@ -53,6 +53,10 @@ def named(name: str, sniffed: str = "", media_type: str = "application/octet-str
         "colours.themepack",
         "setup.appinstaller",
         "setup.exe/",
+        "tool.py",
+        "site.webloc",
+        "orders.accdb",
+        "form.xdp",
     ],
 )
 def test_a_name_that_runs_is_executable(name: str) -> None:
