@@ -7,6 +7,7 @@ parser: their members are parts like any other.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,9 +21,17 @@ MAX_NAME = 255
 # bidirectional controls can do so too, but Hebrew and Arabic desktops put them into honest names.
 _OVERRIDE = re.compile("[\u202d\u202e]")
 _TURNED = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_INVISIBLE = re.compile("[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]")
+# Controls, and what has no width in any font (Unicode, Default_Ignorable_Code_Point): browsers leave it out of names.
+_INVISIBLE = re.compile(
+    "[\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\ufffd\U000e0000-\U000e0fff]"
+)
 _CUT = re.compile("[\u0000-\u001f\u007f-\u009f\ufffd]")  # the parser puts U+FFFD in the place of control characters
 _PADDED = re.compile(r"\s{4,}\.\S{1,12}$")
+_STREAM = re.compile(r"::\$data$")
+"""What NTFS takes for the file itself."""
+_SPACED = re.compile(r"\.\s+(?=\w{1,12}$)")
+"""Where a folded header leaves a space, and some programs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,16 @@ class Settings:
     )
     """Media types that run, as the first bytes tell them."""
 
+    declared: tuple[str, ...] = (
+        *("application/hta", "application/x-msdownload", "application/x-msdos-program", "application/x-ms-installer"),
+        *("application/x-msi", "application/bat", "application/x-bat", "application/x-sh", "application/x-csh"),
+        *("application/x-perl", "application/x-python-code", "application/vnd.android.package-archive"),
+        *("application/javascript", "application/x-javascript", "text/javascript", "text/jscript", "text/vbscript"),
+        *("text/scriptlet", "application/x-ms-shortcut", "application/x-ms-application"),
+        *("application/x-java-jnlp-file",),
+    )
+    """Declared types of what has no name: mail programs make one of the type ("ATT00001.hta")."""
+
     documents: tuple[str, ...] = (
         *(".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".odt", ".ods", ".rtf", ".txt", ".csv", ".eml"),
         *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".mp3", ".mp4", ".wav", ".htm", ".html"),
@@ -78,6 +97,7 @@ class Filter:
         self._suffixes = tuple(suffix.lower() for suffix in settings.suffixes)
         self._documents = tuple(suffix.lower() for suffix in settings.documents)
         self._types = frozenset(kind.lower() for kind in settings.types)
+        self._declared = frozenset(kind.lower() for kind in settings.declared)
 
     def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
         """For each part what it does when it is opened."""
@@ -108,10 +128,13 @@ class Filter:
         """Why *part* can run, or ""."""
         if self._is_runnable(_visible(part.filename)):
             return _named(part)
-        return f"{_named(part)} is {part.sniffed}" if self._runs_by_content(part) else ""
+        if self._runs_by_content(part):
+            return f"{_named(part)} is {part.sniffed}"
+        is_declared = not part.filename and part.media_type in self._declared
+        return f"{_named(part)} is declared as {part.media_type}" if is_declared else ""
 
     def _is_runnable(self, name: str) -> bool:
-        return name.endswith(self._suffixes)
+        return name.endswith(self._suffixes) or _SPACED.sub(".", name).endswith(self._suffixes)
 
     def _is_document(self, name: str) -> bool:
         return name.endswith(self._documents)
@@ -126,7 +149,10 @@ def _visible(filename: str) -> str:
     """The name a desktop would open *filename* by: no folders, nothing invisible, no dots or spaces at its end."""
     path = filename.rstrip("/\\")
     base = re.split(r"[/\\]", path)[-1] if len(path) <= MAX_NAME else path[-MAX_NAME:]
-    return _INVISIBLE.sub("", base).lstrip(" \t\"'").rstrip(" .\t\"'").lower()
+    plain = _INVISIBLE.sub("", base)
+    if not plain.isascii():  # wide letters and dots: where names have to be ASCII, Windows makes ASCII of them
+        plain = unicodedata.normalize("NFKC", plain)
+    return _STREAM.sub("", plain.lstrip(" \t\"'").rstrip(" .\t\"'").lower()).rstrip(" .")
 
 
 def _cut(filename: str) -> list[str]:

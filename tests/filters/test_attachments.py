@@ -57,6 +57,15 @@ def named(name: str, sniffed: str = "", media_type: str = "application/octet-str
         "site.webloc",
         "orders.accdb",
         "form.xdp",
+        "setup\uff0eexe",
+        "setup.\uff45\uff58\uff45",
+        "setup.exe\u00a0",
+        "setup.exe\u3000.",
+        "setup.exe\u3164",
+        "setup.e\ufe0fxe",
+        "setup.exe\U000e0061",
+        "setup.exe::$DATA",
+        "setup. exe",
     ],
 )
 def test_a_name_that_runs_is_executable(name: str) -> None:
@@ -78,6 +87,7 @@ def test_a_name_that_runs_is_executable(name: str) -> None:
         "x" * 300 + ".pdf",
         "x" * 999 + "…",
         "setup.exe\ufffd.txt",
+        "invoice.pdf\uff0eexe",
     ],
 )
 def test_a_name_that_hides_what_it_is_is_disguised(name: str) -> None:
@@ -95,6 +105,8 @@ def test_a_name_that_hides_what_it_is_is_disguised(name: str) -> None:
         "report.v2.docx",
         "my.js.notes.txt",
         "ソフト.doc",
+        "Notes on 12:30.txt",
+        "price in $DATA",
         ".",
         "...",
         "é.jpg",
@@ -117,6 +129,12 @@ def test_a_program_declared_as_a_picture_is_disguised(media_type: str) -> None:
 @pytest.mark.parametrize("name", ["", "data.bin", "setup", "setup.ex_"])
 def test_a_program_without_a_telling_name_is_executable(name: str) -> None:
     assert codes(named(name, MZ)) == ["executable"]
+
+
+@pytest.mark.parametrize("media_type", Settings().declared)
+def test_what_has_a_type_and_no_name_is_saved_under_a_name_that_the_type_makes(media_type: str) -> None:
+    assert codes(named("", "", media_type)) == ["executable"]
+    assert codes(named("report.txt", "", media_type)) == []
 
 
 def test_a_program_that_says_so_is_only_executable() -> None:
