@@ -149,6 +149,7 @@ class Part:
 
     Of archives and their files: `encrypted` is what nobody can look into, `unlocked` what was, with a password that
     stands in the mail; `unreadable` says in our words why nobody here can look into it, `link` where a link points.
+    `sealed` is a message of S/MIME that only its reader can open.
     """
 
     path: str
@@ -164,6 +165,7 @@ class Part:
     unlocked: bool = False
     unreadable: str = ""
     link: str = ""
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

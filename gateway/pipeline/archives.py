@@ -88,7 +88,7 @@ class Archives:
             self._open(kinds.cut(file, kind), part, kind, depth)
         is_told = any(kind.certain for kind in found) or len(self._parts) > before
         if not is_told and kinds.is_named(part.filename) and kinds.is_binary(_first(file)):
-            self._amend(part.path, unreadable="it has the name of an archive, and is of no kind that is known here")
+            self.amend(part.path, unreadable="it has the name of an archive, and is of no kind that is known here")
 
     def _open(self, file: BinaryIO, part: Part, kind: Kind, depth: int) -> None:
         if kind.name == kinds.ZIP:
@@ -97,7 +97,7 @@ class Archives:
             for form in kinds.forms(file, kind):
                 self._other(file, part, kind, form, depth)
         else:
-            self._amend(part.path, unreadable=f"it is {kinds.CLOSED[kind.name]}, which nobody here can open")
+            self.amend(part.path, unreadable=f"it is {kinds.CLOSED[kind.name]}, which nobody here can open")
 
     def unlock(self, texts: Iterable[str]) -> None:
         """Try the words of *texts* as passwords of what is locked; what opens is looked into like all else."""
@@ -120,7 +120,7 @@ class Archives:
         except zips.TooMany:
             raise self._too_many() from None
         except zips.Locked:
-            self._amend(part.path, encrypted=True)
+            self.amend(part.path, encrypted=True)
             return
         if archive.overlapping:
             raise Unscannable(f"the files of {_where(part.path)} overlap")
@@ -134,7 +134,7 @@ class Archives:
         try:
             return zips.opened(file, most)
         except (zips.Broken, ValueError):
-            self._amend(part.path, unreadable="it is a zip file without a directory that can be read")
+            self.amend(part.path, unreadable="it is a zip file without a directory that can be read")
             return zips.loose(file, most)
 
     def _zip_entries(self, archive: zips.Zip, part: Part, depth: int) -> None:
@@ -180,10 +180,10 @@ class Archives:
     def _other(self, file: BinaryIO, part: Part, kind: Kind, form: kinds.Form, depth: int) -> None:
         """What libarchive sees: it goes through the file once, so each octet is kept while the mail is in hand."""
         if _locked_by_header(file, kind.name):
-            self._amend(part.path, encrypted=True)
+            self.amend(part.path, encrypted=True)
             return
         if rar.is_locked(file):  # which libarchive does not notice
-            self._amend(part.path, encrypted=True)
+            self.amend(part.path, encrypted=True)
         found = False
         try:
             found = self._entries(file, part, form, depth)
@@ -193,10 +193,10 @@ class Archives:
             if self._is_late():
                 raise self._too_long(part.path) from None
             if kind.certain or self._parts[-1].path.startswith(f"{part.path}/"):
-                self._amend(part.path, unreadable="it is an archive that cannot be read to its end")
+                self.amend(part.path, unreadable="it is an archive that cannot be read to its end")
         else:
             if not found and "raw" not in form.formats and kind.certain:
-                self._amend(part.path, unreadable="it is an archive in which no file can be seen")
+                self.amend(part.path, unreadable="it is an archive in which no file can be seen")
 
     def _entries(self, file: BinaryIO, part: Part, form: kinds.Form, depth: int) -> bool:
         """Add each file; whether there were any."""
@@ -263,7 +263,7 @@ class Archives:
     def _replace(self, path: str, data: bytes, depth: int, *, unlocked: bool) -> None:
         """What could not be looked into at first can be now. A scanner behind us still cannot."""
         sniffed = sniff(data[:PREFIX])
-        self._amend(path, sniffed=sniffed, size=len(data), encrypted=False, unreadable="", unlocked=unlocked)
+        self.amend(path, sniffed=sniffed, size=len(data), encrypted=False, unreadable="", unlocked=unlocked)
         self._tray.put(path, lambda most: data[:most], unseen=True)
         part = next(part for part in self._parts if part.path == path)
         if _is_opened(data[:PREFIX], sniffed, [part.filename]):
@@ -277,7 +277,8 @@ class Archives:
             self._depth = before
         self._look(io.BytesIO(data), part, depth + 1)
 
-    def _amend(self, path: str, **changes: Any) -> None:
+    def amend(self, path: str, **changes: Any) -> None:
+        """Change what is said of the part at *path*."""
         for number, part in enumerate(self._parts):
             if part.path == path:
                 self._parts[number] = replace(part, **changes)

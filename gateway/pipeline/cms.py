@@ -27,6 +27,10 @@ class Torn(Exception):
     """This is no BER from some place on, or holds more than it may."""
 
 
+class Sealed(Exception):
+    """It is encrypted for its reader."""
+
+
 class _Element(NamedTuple):
     """One element of BER: its first octet, and where its value stands; `open` where two octets of nothing end it."""
 
@@ -37,12 +41,15 @@ class _Element(NamedTuple):
 
 
 def content(data: bytes, most: int) -> bytes | None:
-    """The content of the message *data*, at most *most* octets; None where it is encrypted, or stands elsewhere."""
+    """The content of the message *data*, at most *most* octets; None where it stands elsewhere. `Sealed` and `Torn` as
+    they say."""
     reader = _Reader(data)
     kind, wrapped = (*islice(reader.inside(reader.first(0, len(data))), 2), None, None)[:2]
-    if not kind or not wrapped or data[kind.start : kind.end] in _ENCRYPTED:
+    if not kind or not wrapped:
         return None
     identifier = data[kind.start : kind.end]
+    if identifier in _ENCRYPTED:
+        raise Sealed
     held = _encapsulated(reader, wrapped)
     return _inflated(held, most) if held and identifier == _COMPRESSED else held
 

@@ -124,6 +124,8 @@ class Gathered:
             octets = cms.content(message, self.limits.archive_size)
         except cms.Torn:
             self.ambiguous("a signed message (S/MIME) breaks off, or is none from some place on")
+        except cms.Sealed:
+            self.archives.amend(path, sealed=True)
         else:
             if octets:
                 self.file(name[:-4] if name.lower().endswith(SIGNED) else "", octets, path)

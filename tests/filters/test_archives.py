@@ -11,6 +11,7 @@ import pytest
 from filters.archives import Filter, Settings
 from gateway.model import Content, Finding, Mail, Part, Session
 
+SEALED = Part("1", "application/pkcs7-mime", "smime.p7m", sealed=True)
 POLICY = Path(__file__).parents[2] / "policies" / "archives.toml"
 
 
@@ -43,6 +44,23 @@ def test_an_archive_with_many_locked_files_is_encrypted_once() -> None:
 def test_an_archive_that_does_not_even_tell_names_is_encrypted() -> None:
     (finding,) = check(Part("2", "application/octet-stream", "a.7z", "application/x-7z-compressed", encrypted=True))
     assert (finding.code, finding.part) == ("encrypted", "2")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        SEALED,
+        Part("1", "application/pgp-encrypted"),
+        Part("1", "text/plain", text="Hello\n-----BEGIN PGP MESSAGE-----\n"),
+        Part("2", "application/octet-stream", "offer.pdf.GPG"),
+    ],
+)
+def test_what_only_its_reader_can_open_is_sealed(part: Part) -> None:
+    assert codes(part) == ["sealed"]
+
+
+def test_a_locked_archive_is_encrypted_whatever_it_is_called() -> None:
+    assert codes(Part("2", "application/pgp-encrypted", "a.gpg", encrypted=True)) == ["encrypted", "sealed"]
 
 
 def test_what_was_unlocked_is_told_and_is_not_encrypted() -> None:
@@ -109,7 +127,13 @@ def test_details_are_printable_and_short() -> None:
 
 
 def test_every_code_can_be_reported() -> None:
-    parts = (Part("2/a", encrypted=True), Part("2/b", unlocked=True), Part("2/c", unreadable="x"), member("../x"))
+    parts = (
+        Part("2/a", encrypted=True),
+        Part("2/b", unlocked=True),
+        Part("2/c", unreadable="x"),
+        member("../x"),
+        SEALED,
+    )
     assert {*codes(*parts)} == Filter.codes
 
 

@@ -122,10 +122,10 @@ def test_a_signed_file_in_an_archive_is_opened():
     assert "offer.exe" in {part.filename for part in parse(mail, LIMITS).parts}
 
 
-def test_what_is_encrypted_is_a_part_and_no_more(tmp_path: Path):
+def test_what_is_encrypted_is_sealed_and_no_more(tmp_path: Path):
     key, certificate, written = (tmp_path / name for name in ("key", "certificate", "written"))
     made = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} -subj /CN=a -days 1"
     subprocess.run(made.split(), check=True, capture_output=True)
     subprocess.run(f"openssl cms -encrypt -out {written} {certificate}".split(), input=MAIL, check=True)
     content = parse(written.read_bytes().replace(b"\n", CRLF), LIMITS)
-    assert (len(content.parts), content.ambiguities) == (1, ())
+    assert ([part.sealed for part in content.parts], content.ambiguities) == ([True], ())
