@@ -303,12 +303,13 @@ def scan(mail: Mail, fd: int, task: Task, luggage: Luggage | None = None) -> Sca
     """Parse the message behind *fd*, run the pure filters on it, and take along in *luggage* what nobody else sees."""
     TRAY.clear()
     with mapped(fd) as data:
-        content = parser.parse(data, task.limits, TRAY)
+        gathered = parser.gathering(task.limits, TRAY)
+        content = parser.parsed(data, gathered)
         if any(one.address.lower() in task.receive for one in mail.envelope.recipients):
             content = replace(content, report=_report(data, content, task.limits))
         if mail.session.direction is Direction.INBOUND:
             content = _with_signatures(content, data, task.limits)
-        grown = partial(parser.grown, limits=task.limits, tray=TRAY)
+        grown = partial(parser.grown, found=gathered)
         content, found = think(replace(mail, content=content), task.policies, grown)
         if luggage is not None:
             content = _packed(content, luggage)

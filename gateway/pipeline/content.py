@@ -72,7 +72,16 @@ def parse(data: Buffer, limits: Limits, tray: Tray | None = None) -> Content:
 
     Never raises for what the message says; see `unscannable`.
     """
-    found = Gathered(limits, tray or Tray(), _message)
+    return parsed(data, gathering(limits, tray or Tray()))
+
+
+def gathering(limits: Limits, tray: Tray) -> Gathered:
+    """What has been gathered of a mail before it is parsed; its limits are for all that is found in it ever after."""
+    return Gathered(limits, tray, _message)
+
+
+def parsed(data: Buffer, found: Gathered) -> Content:
+    """`parse`, into *found*."""
     walk = _Walk(data, found)
     try:
         header = walk.header(0, len(data))
@@ -108,22 +117,23 @@ def _gather(walk: _Walk, header: Header) -> str:
     return ""
 
 
-def grown(content: Content, limits: Limits, tray: Tray) -> Content:
-    """*content* with the files that filters have found in its parts since, and with what those hold in turn."""
-    if not (taken := tray.taken()):
+def grown(content: Content, found: Gathered) -> Content:
+    """*content*, which *found* has gathered, with the files that filters have found in its parts since, and with what
+    those hold in turn."""
+    if not (taken := found.tray.taken()):
         return content
-    found = Gathered(limits, tray, _message)
-    why = content.unscannable
+    before, why = len(found.parts), content.unscannable
     try:
         for path, name, octets in taken:
             found.file(name, octets, path.partition("/")[0])
-        found.archives.unlock(tray.texts)
+        found.archives.unlock(found.tray.texts)
     except Unscannable as error:
         why = why or str(error)
     except RecursionError:
         why = why or "parts are nested too deeply"
     ambiguities = tuple(dict.fromkeys((*content.ambiguities, *found.ambiguities)))
-    return replace(content, parts=(*content.parts, *found.parts), ambiguities=ambiguities, unscannable=why)
+    parts = (*content.parts, *found.parts[before:])
+    return replace(content, parts=parts, ambiguities=ambiguities, unscannable=why)
 
 
 def prepare() -> None:
@@ -134,7 +144,7 @@ def prepare() -> None:
 
 def opened(data: Buffer, span: tuple[int, int], limits: Limits) -> BinaryIO:
     """What the part of *data* at *span* holds, decoded, as a file; `Unscannable` where that cannot be said."""
-    walk = _Walk(data, Gathered(limits, Tray(), _message))
+    walk = _Walk(data, gathering(limits, Tray()))
     header = walk.header(*span)
     return walk.file(walk.encoding(header), header.body, span[1])
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.model import Content, Mail, Part, Session
-from gateway.pipeline.content import grown, parse
+from gateway.pipeline.content import gathering, grown, parsed
 from gateway.pipeline.policy import Policies, Policy, build_settings, load, made_pure, waves
 from gateway.pipeline.think import think
 from gateway.pipeline.tray import Tray
@@ -55,9 +55,10 @@ def test_a_program_in_a_document_is_a_part_and_seen_by_who_judges_those(title: s
 def judged(raw: bytes, shipped: Policies) -> tuple[Content, dict[str, list[str]]]:
     """A mail as it is in the end, and the codes of all that the pure filters find."""
     tray, limits = Tray(), shipped.stages.content.settings
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=parse(raw, limits, tray))
+    gathered = gathering(limits, tray)
+    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=parsed(raw, gathered))
     asked = waves(looking_into(tray, policy) for policy in shipped.pure)
-    content, found = think(mail, asked, lambda content: grown(content, limits, tray))
+    content, found = think(mail, asked, lambda content: grown(content, gathered))
     return content, {filter_: sorted(f.code for f in findings) for filter_, findings in found.items()}
 
 

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Mapping
 
 from gateway.model import Content, Part
-from gateway.pipeline.content import grown, parse
+from gateway.pipeline.content import gathering, grown, parse, parsed
 from gateway.pipeline.tray import Tray
 from gateway.stages import Content as Policy
 
@@ -78,17 +78,30 @@ def test_a_file_that_was_found_in_a_part_is_a_part_with_what_it_holds_and_scanne
     tray, parts = laid_out()
     content = Content(parts=parts)
     tray.add(parts[1], "a.zip", packed({"b.txt": b"harmless"}))
-    after = grown(content, LIMITS, tray)
+    found = gathering(LIMITS, tray)
+    after = grown(content, found)
     assert [part.path for part in after.parts] == ["1", "2", "2/a.zip", "2/a.zip/b.txt"]
     assert tray.unseen == ["2/a.zip"]
     assert tray.of(after.parts[3], 100) == b"harmless"
-    assert grown(after, LIMITS, tray) is after
+    assert grown(after, found) is after
 
 
 def test_files_that_exceed_a_limit_make_the_mail_unscannable():
     tray, parts = laid_out()
     tray.add(parts[0], "a", bytes(LIMITS.archive_size + 1))
-    assert "more than" in grown(Content(parts=parts), LIMITS, tray).unscannable
+    assert "more than" in grown(Content(parts=parts), gathering(LIMITS, tray)).unscannable
+
+
+def test_the_limits_are_for_the_mail_and_all_that_filters_find_in_it_together():
+    limits = Policy.Settings(archive_members=5, archive_size=1000)
+    for file in (packed(dict.fromkeys("abc", b"a")), bytes(600)):
+        tray = Tray()
+        found = gathering(limits, tray)
+        content = parsed(MAIL, found)
+        tray.add(content.parts[0], "a", file)
+        assert not (once := grown(content, found)).unscannable
+        tray.add(content.parts[0], "b", file)
+        assert "more than" in grown(once, found).unscannable
 
 
 def test_words_that_may_be_a_password_are_those_of_the_mail():
