@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from typing import Any, NamedTuple, TypeVar, cast
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 MAX_VALUE = 16384
 MAX_WORDS = 200
@@ -244,10 +244,13 @@ def filenames(header: Header) -> list[str]:
 
 
 def _shown_as(name: str) -> list[str]:
-    """*name* decoded; where that leaves an encoded word, decoded twice, as some do; and in UTF-7, which some know."""
+    """*name* decoded; where that leaves an encoded word, decoded twice, or with blanks, which it may not have; in
+    UTF-7, which some know; and where it is written as in an address, as a page would link to it."""
     names = [decode_words(name)]
     if "=?" in names[0]:
-        names.append(decode_words(names[0]))
+        names.append(decode_words(names[0].replace(" ", "_")))
+    if "%" in names[0] and suffix(unquoted := unquote(names[0])) != suffix(names[0]):
+        names.append(unquoted)
     if _UTF_7.search(name):
         decoded = names[0].encode("latin-1", "replace").decode("utf-7", "replace")
         names.append(decoded.encode("utf-8", "replace").decode("utf-8"))  # it makes halves of characters, too

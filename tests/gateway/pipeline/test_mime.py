@@ -143,3 +143,18 @@ def test_no_codec_is_left_to_be_imported_when_mail_comes():
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ('attachment; filename="a%2Eexe"', ["a%2Eexe", "a.exe"]),
+        ("attachment; filename=\"utf-8''a.e%78e\"", ["utf-8''a.e%78e", "utf-8''a.exe"]),
+        ('attachment; filename="100%20sure.pdf"', ["100%20sure.pdf"]),
+        ('attachment; filename="100%.pdf"', ["100%.pdf"]),
+        ('attachment; filename="=?utf-8?q?a b.exe?="', ["=?utf-8?q?a b.exe?=", "a b.exe"]),
+    ],
+)
+def test_names_are_read_as_forgiving_programs_read_them_too(value, names):
+    header = mime.Header((mime.Field("Content-Disposition", value),), 0)
+    assert mime.filenames(header) == names
