@@ -39,6 +39,7 @@ _IN_BODY = {
 _ACTIVE = (
     *("<script", "<input", "<form", "refresh", "<base", "<iframe", "<frame", "<object", "<embed", "<applet"),
     *("-ms:", "ms-", "script:", "jnlp:", "mk:@", "file:", "smb:", "shell:", "crumb", "data:text", "data:app", "\\\\"),
+    *('href="data:', "href='data:", "href=data:"),
 )
 """A body without any of these does nothing that is looked for."""
 
@@ -79,7 +80,8 @@ class Filter:
         for part in bodies:
             text = self._text(part, room)
             if _is_active(text):
-                findings += _told(part, _bounded(_of_body(text[:room], whole=len(text) <= room)), body=True)
+                sights = _bounded(_of_body(text[:room], whole=len(text) <= room))
+                findings += _told(part, self._handed_on(part, sights), body=True)
                 room = max(0, room - len(text))
         for part in pages[: self._settings.pages]:
             octets = self._payloads.of(part, room + 1)
@@ -96,8 +98,9 @@ class Filter:
         for sight in sights:
             if sight.octets and sight.octets not in seen:
                 seen.add(sight.octets)
-                self._payloads.add(part, "", sight.octets)
-            yield sight
+                self._payloads.add(part, sight.file, sight.octets)
+            if sight.code:
+                yield sight
 
     def _text(self, part: Part, room: int) -> str:
         """The text of a body; that of a large one was shortened."""

@@ -30,13 +30,15 @@ class Exhausted(Exception):
 class Sight:
     """Something that a page or a shortcut does. `words` go on where "the page" began; `link` is where it leads.
 
-    `octets` are the file that it is about, where there is one.
+    `octets` are the file that it is about, where there is one, and `file` its name. Without a `code` there is nothing
+    to tell but that file.
     """
 
     code: str
     words: str
     link: str = ""
     octets: bytes = b""
+    file: str = ""
 
 
 @dataclass(slots=True)

@@ -67,6 +67,7 @@ FILLED = {
     "exelines": base64.encodebytes(PROGRAM).decode(),
     "execontinued": "\\\n".join(_pieces(_base64(PROGRAM))),
     "scriptpercent": "".join(f"%{octet:02x}" for octet in SCRIPT),
+    "exepercent": "".join(f"%{octet:02x}" for octet in PROGRAM),
     "loginpercent": quote(LOGIN),
     "loginescaped": "".join(f"\\x{octet:02x}" for octet in LOGIN),
     "logincodes": _codes(LOGIN),
@@ -112,6 +113,16 @@ def _page(case: dict[str, Any]) -> str:
 def _file(case: dict[str, Any]) -> tuple[Part, bytes]:
     octets = _page(case).encode(case.get("charset", "utf-8"))
     return body(_page(case)) if case.get("body") else attached(case.get("file", "page.html"), octets)
+
+
+@pytest.mark.parametrize("is_body", [True, False])
+def test_a_file_in_a_link_is_a_file_of_the_mail_by_the_name_under_which_it_is_saved(is_body: bool) -> None:
+    page = '<a download="letter.bat" href="data:x/y,echo%20hello">open</a>'
+    part, octets = body(page) if is_body else attached("page.html", page.encode())
+    payloads = Laid({part.path: octets})
+    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=(part,)))
+    assert Filter(Settings(), payloads).check(mail, {}) == []
+    assert payloads.added == [(part.path, "letter.bat", b"echo hello")]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
