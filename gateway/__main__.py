@@ -328,6 +328,7 @@ async def _stopped_by_signals(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the supervisor has blocked it until here
     if roles.SUPERVISED in os.environ:
         loop.add_reader(sys.stdin.fileno(), _end_with_supervisor, stop)
     watchers = [] if intake is None else [_watch(intake, stop)]

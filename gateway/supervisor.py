@@ -13,7 +13,7 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -195,13 +195,25 @@ class Supervisor:
 async def _start(child: Child) -> Process:
     """Start *child* in a session of its own, so that Ctrl-C reaches it through us, in order.
 
-    A role's standard input is a pipe that we never write to: it closes when we die, and the role ends.
+    A role's standard input is a pipe that we never write to: it closes when we die, and the role ends. It hears SIGHUP
+    when it unblocks that: before, nothing of it would catch the signal, and it would end.
     """
-    return await asyncio.create_subprocess_exec(
-        *child.argv,
-        stdin=DEVNULL if child.helper else PIPE,
-        stdout=DEVNULL if child.quiet else None,
-        env={**os.environ, **child.environment},
-        pass_fds=child.fds,
-        start_new_session=True,
-    )
+    with nullcontext() if child.helper else _blocked(signal.SIGHUP):
+        return await asyncio.create_subprocess_exec(
+            *child.argv,
+            stdin=DEVNULL if child.helper else PIPE,
+            stdout=DEVNULL if child.quiet else None,
+            env={**os.environ, **child.environment},
+            pass_fds=child.fds,
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    """A program that is begun in the block, before its first wait, begins with *number* blocked."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

@@ -222,6 +222,35 @@ def test_a_signal_to_the_supervisor_ends_it_cleanly(tmp_path, number):
     assert mark.read_text() == "began\nended\n"
 
 
+HEARS_LATE = """
+import pathlib, signal, sys, time
+mark = pathlib.Path(sys.argv[1])
+mark.write_text("begins")
+time.sleep(0.2)
+signal.signal(signal.SIGHUP, lambda *_: mark.write_text("heard"))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+time.sleep(30)
+"""
+
+
+def test_a_reload_while_a_role_begins_does_not_end_it_and_is_heard_by_it_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    mark, ends = tmp_path / "mark", []
+
+    async def go():
+        gateway = Supervisor([child("role-1", HEARS_LATE, mark)], ended=lambda *how: ends.append(how))
+        begins = lambda: mark.exists() and mark.read_text() == "begins"  # noqa: E731
+        running = asyncio.create_task(gateway.run(begins, lambda: os.kill(os.getpid(), signal.SIGHUP)))
+        async with asyncio.timeout(10):
+            while not ends and not (mark.exists() and mark.read_text() == "heard"):
+                await asyncio.sleep(0.01)
+            gateway.stop()
+            await running
+
+    asyncio.run(go())
+    assert (ends, mark.read_text()) == ([], "heard")
+
+
 def test_a_role_s_standard_input_closes_when_the_supervisor_dies(tmp_path):
     mark = tmp_path / "mark"
     waits = "import sys; open(sys.argv[1] + '.on', 'w'); sys.stdin.read(); open(sys.argv[1], 'w')"
