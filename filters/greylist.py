@@ -36,7 +36,7 @@ class Settings:
     everybody: bool = False
     suspects: tuple[str, ...] = (
         "dnsbl/*listed", "helo/no_ptr", "helo/unconfirmed_ptr", "helo/unknown_name", "helo/bad_syntax", "helo/no_dot",
-        "helo/literal", "helo/foreign_literal", "spf/fail", "spf/softfail", "spf/helo_fail",
+        "helo/literal", "helo/foreign_literal", "spf/fail", "spf/softfail", "spf/temperror", "spf/helo_fail",
     )  # fmt: skip
     """Findings that make a mail wait, as FILTER/CODE; "*" stands for anything."""
 

@@ -192,7 +192,8 @@ def test_without_successes_no_network_is_ever_known(desk: Desk) -> None:
     [
         ({}, False),
         ({"spf": [Finding("pass")], "helo": [Finding("other_host")]}, False),
-        ({"helo": [Finding("error")], "dnsbl": [Finding("error")], "spf": [Finding("temperror")]}, False),
+        ({"helo": [Finding("error")], "dnsbl": [Finding("error")], "spf": [Finding("helo_temperror")]}, False),
+        ({"spf": [Finding("temperror")]}, True),
         ({"dnsbl": [Finding("weakly_listed")]}, True),
         ({"dnsbl": [Finding("strongly_listed")]}, True),
         ({"spf": [Finding("softfail")]}, True),
