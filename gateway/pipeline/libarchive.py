@@ -146,14 +146,7 @@ def opened(
     archive = ctypes.c_void_p(functions.archive_read_new())
     try:
         file.seek(0)
-        for name in formats:
-            getattr(functions, f"archive_read_support_format_{name}")(archive)
-        if "tar" in formats:  # some programs read on behind the blocks of zeros that end a tar
-            functions.archive_read_set_format_option(archive, b"tar", b"read_concatenated_archives", b"1")
-        for name in without:
-            functions.archive_read_set_format_option(archive, b"iso9660", name.encode(), None)
-        if packing:
-            _check(_unpacked(functions, archive, packing))
+        _expect(functions, archive, formats, packing, without)
         if password:
             functions.archive_read_add_passphrase(archive, password)
         functions.archive_read_set_read_callback(archive, library.read)
@@ -164,6 +157,20 @@ def opened(
     finally:
         functions.archive_read_free(archive)
         del _sources[number]
+
+
+def _expect(
+    functions: Any, archive: ctypes.c_void_p, formats: Sequence[str], packing: str, without: Sequence[str]
+) -> None:
+    """Let *archive* be what `opened` was told, and nothing else."""
+    for name in formats:
+        getattr(functions, f"archive_read_support_format_{name}")(archive)
+    if "tar" in formats:  # some programs read on behind the blocks of zeros that end a tar
+        functions.archive_read_set_format_option(archive, b"tar", b"read_concatenated_archives", b"1")
+    for name in without:
+        functions.archive_read_set_format_option(archive, b"iso9660", name.encode(), None)
+    if packing:
+        _check(_unpacked(functions, archive, packing))
 
 
 def _unpacked(functions: Any, archive: ctypes.c_void_p, packing: str) -> int:
