@@ -39,7 +39,7 @@ _PEEKED = 256
 
 _KEYS = (
     *("JavaScript", "Rendition", "Launch", "GoToR", "GoToE", "SubmitForm", "ImportData", "OpenAction", "AA", "URI"),
-    *("Encrypt", "EmbeddedFile", "EF", "ObjStm", "XFA"),
+    *("Encrypt", "EmbeddedFile", "EF", "ObjStm", "First", "XFA"),
 )
 # A name is a solidus and what follows; any octet of it may be written as #xx. Of file specifications, which are many,
 # only those that are strings are looked at.
@@ -233,13 +233,19 @@ class Document:
     def _object_streams(self) -> Iterator[tuple[int, dict[str, Value]]]:
         """Where those begin whose octets, unpacked, can hold objects; with their dictionaries."""
         for key, position in self._seen:
-            if key == "ObjStm":
+            if key == "ObjStm" or (key == "First" and self._is_locked_stream(position)):
                 dictionary, end = holder(self.data, position, self.meter)
                 yield streams.beginning(self.data, end), dictionary
         for match in occurrences(_STREAM, self.data, self.meter):
             peeked = streams.inflated(self.data[match.end() : match.end() + 2 * _PEEKED], _PEEKED)
             if _PAIRS.match(peeked):
                 yield match.end(), {"Filter": Name("FlateDecode")}
+
+    def _is_locked_stream(self, position: int) -> bool:
+        """Whether /First, whose value is at *position*, is that of an encrypted object stream, whatever its type."""
+        if not self.ring or not isinstance(Lexer(self.data, position, self.meter).value(), bytes):
+            return False
+        return streams.beginning(self.data, holder(self.data, position, self.meter)[1]) >= 0
 
     def _open(self, start: int, dictionary: dict[str, Value]) -> None:
         if start in self._known:

@@ -347,7 +347,13 @@ def test_a_file_that_opens_without_a_password_is_read_however_its_lock_is_writte
     assert "a.txt" in found[0].detail
 
 
-def rc4_locked(size: int, lock: bytes, more: str) -> bytes:
+def test_objects_in_an_encrypted_stream_that_does_not_say_what_it_is_are_seen():
+    hidden = zlib.compress(b"7 0 " + b" " * 6 + LAUNCH)
+    (found, *_) = check(rc4_locked(16, b"/V 2/R 3/Length 128", "/F#69rst 10/N 1/Filter/FlateDecode", hidden))
+    assert found.code == "launch"
+
+
+def rc4_locked(size: int, lock: bytes, more: str, octets: bytes = b"MZ" + bytes(200)) -> bytes:
     """A program named a.txt, behind a *lock* whose password is empty and whose key has *size* octets (algorithm 2)."""
     identifier, owner = b"sixteen octets!!", bytes(range(65, 97))
     key = md5(PADDING + owner + bytes(4) + identifier)
@@ -358,7 +364,7 @@ def rc4_locked(size: int, lock: bytes, more: str) -> bytes:
     for number in range(20):
         proof = rc4(bytes(one ^ number for one in key), proof)
     name = rc4(md5(key + b"\1\0\0\0\0")[: min(16, size + 5)], b"a.txt").hex().encode()
-    program = rc4(md5(key + b"\2\0\0\0\0")[: min(16, size + 5)], b"MZ" + bytes(200))
+    program = rc4(md5(key + b"\2\0\0\0\0")[: min(16, size + 5)], octets)
     given = b"[<%s>]" % identifier.hex().encode()
     ids = {"elsewhere": b"/ID 3 0 R", "#": b"/#49D" + given}.get(more, b"/ID" + given)
     whole = b"/Encrypt<</Filter/Standard%s/O<%s>/U<%s>/P 0>>" % (lock, owner.hex().encode(), proof.hex().encode())
