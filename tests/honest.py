@@ -144,6 +144,22 @@ def _smime(octets: bytes, kind: str) -> bytes:
     )
 
 
+def _packet(tag: int, octets: bytes) -> bytes:
+    """A packet of OpenPGP (RFC 9580 4.2.1)."""
+    return bytes((0xC0 | tag, 0xFF)) + struct.pack(">I", len(octets)) + octets
+
+
+_FOR_BOB = _packet(1, b"\3" + bytes(8) + b"\1" + _NOISE[:258]) + _packet(18, b"\1" + _NOISE)
+"""An OpenPGP message that is encrypted: the key of the session for its reader, then the octets (5.1, 5.13)."""
+_KEY = _packet(6, b"\4" + _NOISE[:270]) + _packet(13, b"Ann Other <ann@out.example>")
+
+
+def _armoured(kind: str, octets: bytes) -> bytes:
+    """*octets* in the form of text (RFC 9580 6.2)."""
+    lines = textwrap.wrap(base64.b64encode(octets).decode(), 64)
+    return "\r\n".join((f"-----BEGIN PGP {kind}-----", "", *lines, f"-----END PGP {kind}-----", "")).encode()
+
+
 def honest() -> Iterator[tuple[str, bytes]]:
     """Each mail, by what it is."""
     yield from _documents()
@@ -252,22 +268,25 @@ def _signed_and_sealed() -> Iterator[tuple[str, bytes]]:
         "encrypted by S/MIME, in a newer way",
         _smime(_sealed(_AUTH_ENVELOPED, open_ended=False), "authEnveloped-data"),
     )
-    armour = (
-        "-----BEGIN PGP {0}-----\r\n\r\n"
-        + textwrap.fill(base64.b64encode(_NOISE).decode(), 64).replace("\n", "\r\n")
-        + "\r\n=njUN\r\n-----END PGP {0}-----\r\n"
-    )
+    invoice = b'<?xml version="1.0"?><FatturaElettronica/>' * 5
+    yield "an invoice of Italy, signed", _with("invoice.xml.p7m", tricks.cms(invoice), "application/pkcs7-mime")
+    yield "documents and their signature (ASiC-E)", _with("offer.asice", packed.zipped({
+        "mimetype": b"application/vnd.etsi.asic-e+zip", "offer.pdf": _pdf("plain-generate"),
+        "META-INF/signature.p7s": tricks.cms(b"", detached=True)}))  # fmt: skip
+    yield "a key with its certificate", _with("ann.p12", tricks.ber(0x30, tricks.ber(2, b"\3"), tricks.ber(
+        0x30, tricks.ber(6, tricks.DATA), tricks.ber(0xA0, tricks.ber(4, _NOISE)))))  # fmt: skip
+    yield "a backup, encrypted by OpenPGP", _with("backup.tar.gpg", _FOR_BOB)
     yield "signed by OpenPGP", _whole(_multipart(
         'multipart/signed; micalg=pgp-sha256; protocol="application/pgp-signature"', _text(),
         b'Content-Type: application/pgp-signature; name="OpenPGP_signature.asc"\r\nContent-Disposition: attachment; filename="OpenPGP_signature.asc"'
-        b"\r\n\r\n" + armour.format("SIGNATURE").encode(), before=b"This is an OpenPGP/MIME signed message (RFC 4880 and 3156)\r\n"))  # fmt: skip
+        b"\r\n\r\n" + _armoured("SIGNATURE", _packet(2, b"\4" + _NOISE[:300])), before=b"This is an OpenPGP/MIME signed message (RFC 4880 and 3156)\r\n"))  # fmt: skip
     yield "encrypted by OpenPGP", _whole(_multipart(
         'multipart/encrypted; protocol="application/pgp-encrypted"',
         b"Content-Type: application/pgp-encrypted\r\nContent-Description: PGP/MIME version identification\r\n\r\nVersion: 1\r\n",
         b'Content-Type: application/octet-stream; name="encrypted.asc"\r\nContent-Disposition: inline; filename="encrypted.asc"\r\n\r\n'
-        + armour.format("MESSAGE").encode(), before=b"This is an OpenPGP/MIME encrypted message (RFC 4880 and 3156)\r\n"))  # fmt: skip
-    yield "encrypted by OpenPGP, in the text", _mail("text/plain; charset=us-ascii", armour.format("MESSAGE").encode())
-    yield "a key of OpenPGP", _with("0x4711.asc", armour.format("PUBLIC KEY BLOCK").encode(), "application/pgp-keys")
+        + _armoured("MESSAGE", _FOR_BOB), before=b"This is an OpenPGP/MIME encrypted message (RFC 4880 and 3156)\r\n"))  # fmt: skip
+    yield "encrypted by OpenPGP, in the text", _mail("text/plain; charset=us-ascii", _armoured("MESSAGE", _FOR_BOB))
+    yield "a key of OpenPGP", _with("0x4711.asc", _armoured("PUBLIC KEY BLOCK", _KEY), "application/pgp-keys")
 
 
 def _by_programs() -> Iterator[tuple[str, bytes]]:
