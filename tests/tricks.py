@@ -5,6 +5,7 @@ Made while the tests run, so that what they hide stands in no file.
 
 import base64
 import binascii
+import bz2
 import quopri
 import struct
 import zlib
@@ -60,6 +61,7 @@ def tricks(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     yield from _packed_texts(hidden)
     yield from _mails(hidden)
     yield from _signed(hidden)
+    yield from _openpgp(hidden)
     yield from _containers(hidden)
 
 
@@ -481,6 +483,40 @@ def _signed(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         "signed, in base64 twice",
         mixed(TEXT, attached(base64_of(cms(hidden)), BINARY, B64, b"Content-Disposition: attachment; filename=a.p7m")),
     )
+
+
+def openpgp(hidden: bytes, name: bytes = b"", *, packing: int = 1, pieces: bool = False) -> bytes:
+    """An OpenPGP message (RFC 9580) around *hidden*, as `gpg --sign` makes it, with no signature: packed, not encrypted."""
+    body = b"b" + bytes([len(name)]) + name + b"\0\0\0\0" + hidden
+    if pieces:  # RFC 9580 4.2.1.4
+        first, rest = body[:64], body[64:]
+        literal = b"\xcb\xe6" + first + b"\xff" + struct.pack(">I", len(rest)) + rest
+    else:
+        literal = b"\xae" + struct.pack(">I", len(body)) + body
+    once = b"\x90\x0d\x03" + b"\0" * 12
+    plain, deflate = once + literal + b"\x88\x02ab", zlib.compressobj(wbits=-15)
+    packed = (plain, deflate.compress(plain) + deflate.flush(), zlib.compress(plain), bz2.compress(plain))[packing]
+    return b"\xa3" + bytes([packing]) + packed
+
+
+def armoured(message: bytes) -> bytes:
+    return (
+        b"-----BEGIN PGP MESSAGE-----\r\nVersion: 1\r\n\r\n"
+        + base64_of(message)
+        + b"=abcd\r\n-----END PGP MESSAGE-----\r\n"
+    )
+
+
+def _openpgp(hidden: bytes) -> Iterator[tuple[str, bytes]]:
+    """Files in messages of OpenPGP that anybody can read."""
+    message = openpgp(hidden, b"letter.dat")
+    yield "OpenPGP: in a text", head() + b"Good day\r\n\r\n" + armoured(message)
+    named = b"Content-Disposition: attachment; filename=letter."
+    for suffix, octets in ((b"gpg", message), (b"asc", armoured(message))):
+        yield f"OpenPGP: a file {suffix!r}", mixed(TEXT, attached(octets, BINARY, B64, named + suffix))
+    kind = b'multipart/encrypted; protocol="application/pgp-encrypted"; boundary=B'
+    control = lines(b"Content-Type: application/pgp-encrypted", b"", b"Version: 1")
+    yield "OpenPGP: a mail", mixed(control, lines(BINARY, b"", armoured(message)), kind=kind)
 
 
 def _containers(hidden: bytes) -> Iterator[tuple[str, bytes]]:

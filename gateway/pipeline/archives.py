@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from gateway.model import Part
-from gateway.pipeline import kinds, libarchive, rar, zips
+from gateway.pipeline import kinds, libarchive, openpgp, rar, zips
 from gateway.pipeline.kinds import Kind
 from gateway.pipeline.mime import file_name
 from gateway.pipeline.passwords import candidates
@@ -271,7 +271,7 @@ class Archives:
 
     def _within(self, data: bytes, part: Part, depth: int) -> None:
         """What a file of an archive holds; archives in a mail in it are as deep as if they stood here."""
-        if is_message(data[:PREFIX]) or part.sniffed in OPENED:
+        if is_message(data[:PREFIX]) or part.sniffed in OPENED or openpgp.is_named(part.filename):
             before, self._depth = self._depth, depth
             self._opener(data, part.path)
             self._depth = before
@@ -316,7 +316,8 @@ class Archives:
 
 def _is_opened(first: bytes, sniffed: str, names: Iterable[str]) -> bool:
     """Whether there is a program that opens a file that begins with *first*, and may see others in it."""
-    return bool(first) and (sniffed in OPENED or is_message(first) or kinds.may_hold(first, sniffed, names))
+    held = sniffed in OPENED or is_message(first) or kinds.may_hold(first, sniffed, names)
+    return bool(first) and (held or any(map(openpgp.is_named, names)))
 
 
 def _first(file: BinaryIO) -> bytes:

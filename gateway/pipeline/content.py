@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from gateway.events import clean
 from gateway.model import Content, Part
-from gateway.pipeline import author, libarchive, views
+from gateway.pipeline import author, libarchive, openpgp, views
 from gateway.pipeline.decoded import PORTION, Base64
 from gateway.pipeline.embedded import loose_base64, loose_quoted
 from gateway.pipeline.gathered import SIGNED, Gathered
@@ -376,6 +376,8 @@ class _Walk:
         elif kind in _MESSAGES:
             self.found.defect("an attached message is encoded")
             self._encoded_message(self._decoded(encoding, body, end), path, depth)
+        elif not sniffed and (name := next(filter(openpgp.is_named, names), "")):
+            self.found.openpgp(self._decoded(encoding, body, end), path, name)
         elif not sniffed and _may_be_mail(kind, names) and is_message(self._start(encoding, body, end, PREFIX)):
             self._encoded_message(self._decoded(encoding, body, end), path, depth)
 

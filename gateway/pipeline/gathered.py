@@ -15,7 +15,7 @@ from typing import BinaryIO
 from weakref import proxy
 
 from gateway.model import Part
-from gateway.pipeline import cms, embedded, tnef
+from gateway.pipeline import cms, embedded, openpgp, tnef
 from gateway.pipeline.archives import Archives
 from gateway.pipeline.mime import file_name, suffix
 from gateway.pipeline.sniff import CMS, OPENED, PREFIX, TNEF, is_message, sniff
@@ -104,6 +104,8 @@ class Gathered:
             self.tnef(octets, path)
         elif sniffed == CMS:
             self.cms(octets, path, name or path.rpartition("/")[2])
+        elif openpgp.is_named(name or path):
+            self.openpgp(octets, path, name or path.rpartition("/")[2])
         elif is_message(octets[:PREFIX]):
             self.message(self, octets, path)
 
@@ -111,6 +113,8 @@ class Gathered:
         """The files that stand in *text* itself; *name* is that of those without one."""
         for file in embedded.files(text, self.limits.archive_size):
             self.file(file.name or name, file.octets, path)
+        for message in openpgp.armoured(text):
+            self._openpgp(message, path, name)
 
     def uuencoded(self, body: bytes, path: str) -> None:
         """What *body*, declared as uuencoded, holds for those who need no line that begins it."""
@@ -129,6 +133,20 @@ class Gathered:
         else:
             if octets:
                 self.file(name[:-4] if name.lower().endswith(SIGNED) else "", octets, path)
+
+    def openpgp(self, octets: bytes, path: str, name: str) -> None:
+        """What OpenPGP messages in a file of that *name* hold, in armour or not."""
+        for message in [*openpgp.armoured(octets)] or [octets]:
+            self._openpgp(message, path, name)
+
+    def _openpgp(self, message: bytes, path: str, name: str) -> None:
+        """The files of a message: programs save each by the *name* without its ending, or by the one inside."""
+        try:
+            for file in openpgp.files(message, self.limits.archive_size):
+                for title in dict.fromkeys(filter(None, (name[:-4], file.name))) or [""]:
+                    self.file(title, file.octets, path)
+        except openpgp.Torn:
+            self.ambiguous("a message of OpenPGP breaks off, or is none from some place on")
 
     def tnef(self, stream: bytes, path: str) -> None:
         """The files in a winmail.dat."""
