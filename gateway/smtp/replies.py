@@ -12,6 +12,14 @@ from dataclasses import dataclass, replace
 _ID = re.compile(r"[0-9a-z]{1,32}")
 _NOT_OURS = re.compile(r"[^A-Za-z0-9 .,:/_-]+")
 _MAX_REFERENCE = 100
+_BY_POLICY = ".7.1"
+_REGISTERED = {
+    **dict.fromkeys(("spf/fail", "spf/softfail", "spf/helo_fail"), ".7.23"),
+    **dict.fromkeys(("spf/permerror", "spf/temperror", "spf/helo_temperror"), ".7.24"),
+    **dict.fromkeys(("dmarc/fail_none", "dmarc/fail_quarantine", "dmarc/fail_reject"), ".7.26"),
+    "arc/fail": ".7.29",
+}
+"""What enhanced codes tell more than that it was policy: RFC 7372 3.2 and 3.4, RFC 8617 10.3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +35,15 @@ class Reply:
 
     def naming(self, mail_id: str = "", reference: str = "") -> Reply:
         """This reply with the filter and code that caused it, and the id under which the mail can be found."""
-        text = self.text
+        text, enhanced = self.text, self.enhanced
+        if enhanced.endswith(_BY_POLICY):
+            registered = _REGISTERED.get(reference.partition(":")[0], _BY_POLICY)
+            enhanced = enhanced.removesuffix(_BY_POLICY) + registered
         if why := _NOT_OURS.sub("", reference)[:_MAX_REFERENCE].strip():
             text += f" ({why})"
         if _ID.fullmatch(mail_id):
             text += f" id={mail_id}"
-        return replace(self, text=text)
+        return replace(self, enhanced=enhanced, text=text)
 
 
 class ProtocolError(Exception):

@@ -25,6 +25,22 @@ def test_a_reply_names_the_mail_and_the_reason():
     assert replies.ACCEPTED.naming() == replies.ACCEPTED
 
 
+@pytest.mark.parametrize(
+    ("reply", "reference", "enhanced"),
+    [
+        (replies.REJECTED, "dmarc/fail_reject: bank.example asks for reject", "5.7.26"),
+        (replies.REJECTED, "spf/fail", "5.7.23"),
+        (replies.DEFERRED, "spf/temperror", "4.7.24"),
+        (replies.REJECTED, "arc/fail", "5.7.29"),
+        (replies.DEFERRED, "dmarc/temperror", "4.7.1"),
+        (replies.REJECTED, "attachments/executable", "5.7.1"),
+        (replies.NO_SUCH_USER, "spf/fail", "5.1.1"),
+    ],
+)
+def test_a_refusal_by_authentication_has_its_own_enhanced_code(reply, reference, enhanced):
+    assert reply.naming("0k3", reference).enhanced == enhanced
+
+
 def test_nothing_but_our_own_alphabet_gets_into_a_reply():
     hostile = replies.REJECTED.naming("0\r\n250 OK", "x\r\n250 \x1b[1mé" + "y" * 1000)
     assert str(hostile).isascii()
