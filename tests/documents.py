@@ -258,6 +258,9 @@ SAMPLES: dict[str, Sample] = {
     # old faults
     "a formula of the old editor": Sample("a.doc", _equation(b"Times New Roman\0" + bytes(60))),
     "a formula with too long a font": Sample("a.doc", _equation(b"c" * 60 + b"\0"), ("exploit",)),
+    "a program in the text of a mail that is attached": Sample(
+        "a.msg", office.compound({"__substg1.0_10090102": office.packed_rich(_in_rich("Package", office.package("a.exe", b"MZ")))}), ("program",)
+    ),
     "a formula that wants to run": Sample("a.rtf", _in_rich("Equation.3", _equation(b"Symbol\0" + bytes(60)), "\\objupdate"), ("exploit",)),
     "a list control": Sample("a.doc", office.compound({"Ctls/1/contents": b"x"}, {"Ctls/1": LIST_VIEW}), ("exploit",)),
     "a list control in a docx": Sample(

@@ -5,7 +5,7 @@ import textwrap
 import zlib
 from collections.abc import Callable
 
-from tests import locked, office
+from tests import locked, office, tricks
 
 
 def _pdf(file: bytes) -> bytes:
@@ -30,9 +30,16 @@ def _appointment(file: bytes) -> bytes:
     return "\r\n ".join(lines).join(around).encode()
 
 
+def _letter(file: bytes) -> bytes:
+    return tricks.tnef_text(
+        office.packed_rich(office.rich(office.objdata(office.ole1("Package", office.package("letter.txt", file)))))
+    )
+
+
 HOLDERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "a package in a doc": ("a.doc", lambda file: office.word({"ObjectPool/_1/\1Ole10Native": office.native("letter.txt", file)})),
     "a package in rich text": ("a.rtf", lambda file: office.rich(office.objdata(office.ole1("Package", office.package("letter.txt", file))))),
+    "the rich text of a mail in winmail.dat": ("winmail.dat", _letter),
     "a notebook": ("a.one", office.notebook),
     "a docx that opens without its password": ("a.docx", lambda file: locked.agile(office.zipped({"word/a.bin": file}), "VelvetSweatshop")),
     "a PDF": ("a.pdf", _pdf),

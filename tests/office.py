@@ -283,3 +283,9 @@ def rich(*groups: str) -> bytes:
 
 def objdata(octets: bytes, words: str = "") -> str:
     return "{\\object\\objemb" + words + "{\\*\\objdata " + octets.hex() + "}}"
+
+
+def packed_rich(octets: bytes) -> bytes:
+    """Rich text as Outlook packs the texts of mails (MS-OXRTFCP), without saving any room, and without its end."""
+    runs = b"".join(b"\0" + octets[at : at + 8] for at in range(0, len(octets), 8))
+    return struct.pack("<II4sI", len(runs) + 12, len(octets), b"LZFu", 0) + runs

@@ -438,6 +438,13 @@ def tnef(hidden: bytes, *, mapi: bool = False) -> bytes:
     return struct.pack("<IH", 0x223E9F78, 1) + attribute(0x69002, b"\0" * 14) + file
 
 
+def tnef_text(packed: bytes) -> bytes:
+    """A winmail.dat with nothing but the rich text of a mail, *packed* as Outlook does."""
+    properties = struct.pack("<IHHII", 1, 0x102, 0x1009, 1, len(packed)) + packed + b"\0" * (-len(packed) % 4)
+    attribute = struct.pack("<BII", 1, 0x69003, len(properties)) + properties
+    return struct.pack("<IH", 0x223E9F78, 1) + attribute + struct.pack("<H", sum(properties) & 0xFFFF)
+
+
 def ber(tag: int, *values: bytes, open_ended: bool = False) -> bytes:
     """An element of BER (X.690), its length said or not."""
     value = b"".join(values)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from filters._office import inside, locked, markup, rtf, sheets, vba
+from filters._office import inside, locked, lzfu, markup, rtf, sheets, vba
 from filters._office.compound import MAGIC, ROOT, STORAGE, Compound, Entry
 from filters._office.seen import Exhausted, Inner, Meter, Seen, Sight, Unreadable, fields, remote, shown
 
@@ -71,7 +71,8 @@ class Words:
 
 def is_document(head: bytes, name: str) -> bool:
     """Whether a file that begins with *head* (`MAX_HEAD` octets) is one that an office program opens."""
-    return is_named(name) or head.startswith(_FIRST) or _is_link(head, name) or b"mime-version:" in head.lower()
+    is_first = head.startswith(_FIRST) or lzfu.is_packed(head)
+    return is_named(name) or is_first or _is_link(head, name) or b"mime-version:" in head.lower()
 
 
 def is_named(name: str) -> bool:
@@ -113,6 +114,8 @@ def _read(inner: Inner, words: Words, meter: Meter) -> Seen:
         yield from _compound(Compound(data, meter, inner.name), words)
     elif data.startswith(b"{\\rt"):
         yield from rtf.look(data, meter)
+    elif lzfu.is_packed(data):
+        yield Inner(lzfu.unpacked(data, meter))
     elif data.startswith(ONENOTE):
         yield from inside.notebook(data)
         yield from _packaged(data, words, meter)
@@ -248,6 +251,11 @@ def _attached(file: Compound) -> Iterator[Inner]:
         yield Inner(octets or b"", name or "", whole=True)
 
 
+def _body(file: Compound, entry: Entry) -> Seen:
+    """The text of a mail of Outlook, with the objects in it."""
+    yield Inner(file.read(entry, MAX_STREAM))
+
+
 def _word(file: Compound, entry: Entry) -> Iterator[Sight]:
     """The main stream of a Word file: the FIB ([MS-DOC] 2.5.2), and field codes where they stand in the text."""
     data = file.read(entry, MAX_STREAM)
@@ -332,6 +340,7 @@ def _link(file: Compound, entry: Entry) -> Iterator[Sight]:
 
 
 _READERS = {
+    "__substg1.0_10090102": _body,
     "worddocument": _word,
     "workbook": _sheets,
     "book": _sheets,

@@ -15,7 +15,9 @@ SIGNATURE = b"\x78\x9f\x3e\x22"
 MAX_PROPERTIES = 10_000
 
 _TITLE, _DATA, _PROPERTIES, _ATTACHMENT, _RENDERING = 0x18010, 0x6800F, 0x69003, 0x69005, 0x69002
-_BODY_HTML, _DATA_BINARY, _FILE_NAME, _LONG_NAME = 0x1013, 0x3701, 0x3704, 0x3707
+_DATA_BINARY, _FILE_NAME, _LONG_NAME = 0x3701, 0x3704, 0x3707
+_BODIES = {0x1013: "body.html", 0x1009: "body.rtf"}
+"""Texts in which there may be objects; rich text comes packed (MS-OXRTFCP)."""
 _SIZES = {2: 4, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 0xA: 4, 0xB: 4, 0x14: 8, 0x40: 8, 0x48: 16}
 _VARIABLE = {0x1E, 0x1F, 0x0D, 0x102}
 _UNICODE, _OBJECT = 0x1F, 0x0D
@@ -55,7 +57,7 @@ class _Reading:
             yield from _files_of(self.current)
             self.current = _Attachment([])
         if attribute == _PROPERTIES:
-            yield from (File("body.html", value) for tag, value in _properties(data) if tag == _BODY_HTML)
+            yield from (File(_BODIES[tag], value) for tag, value in _properties(data) if tag in _BODIES)
         elif self.current is not None:
             _note(self.current, attribute, data)
 
