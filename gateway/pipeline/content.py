@@ -35,6 +35,7 @@ from gateway.pipeline.mime import (
     media_type,
     parameters,
     raw_text,
+    suffix,
 )
 from gateway.pipeline.plain import plain_around, plain_base64, plain_boundary, plain_header, plain_quoted
 from gateway.pipeline.sniff import OPENED, PREFIX, is_message, sniff
@@ -331,7 +332,7 @@ class _Walk:
     def _add(self, part: Part, header: Header, start: int, end: int) -> None:
         """Add *part* once for each name that it is given: readers differ on which one they use."""
         names, span = filenames(header) or [""], None if self.encoded else (start, end)
-        if len(names) > 1:
+        if len(set(map(suffix, names))) > 1:  # else one of them may be a plainer form of the other (RFC 2231, 5987)
             self.found.defect("a part is given different names")
         for name in map(file_name, names):
             self.found.keep(Part(part.path, part.media_type, name, part.sniffed, part.size, text=part.text, span=span))

@@ -95,6 +95,13 @@ def test_a_part_with_two_names_is_seen_under_both():
     assert "a part is given different names" in content.defects
 
 
+def test_a_name_beside_its_form_in_ascii_is_no_fault():
+    mail = b"Content-Type: a/b\r\nContent-Disposition: inline; filename=\"Gr??e.pdf\"; filename*=utf-8''Gr%C3%BC%C3%9Fe.pdf\r\n\r\nx"
+    content = parse(mail, LIMITS)
+    assert {part.filename for part in content.parts} == {"Gr??e.pdf", "Grüße.pdf"}
+    assert content.defects == ()
+
+
 @pytest.mark.parametrize("encoding", ["base64", "quoted-printable", "8bit"])
 def test_the_type_is_sniffed_through_each_encoding(encoding):
     data = b"MZ\x90" + b"A" * 5000
