@@ -334,10 +334,15 @@ def _texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         "declared as uuencode",
         mixed(TEXT, lines(BINARY, b"Content-Transfer-Encoding: x-uuencode", NAMED, b"", uu_file)),
     )
-    yield (
-        "in UTF-16: base64",
-        head(b"Content-Type: text/plain; charset=utf-16", B64) + base64_of(base64_of(hidden).decode().encode("utf-16")),
+    for charset, codec in (("utf-16", "utf-16"), ("ucs-2", "utf-16-be"), ("utf-32", "utf-32"), ("cp037", "cp037")):
+        for name in ("base64", "uuencode"):
+            wide = base64_of(in_texts[name].decode().encode(codec))
+            yield f"in {charset}: {name}", head(b"Content-Type: text/plain; charset=" + charset.encode(), B64) + wide
+    wide = b"\r\n".join(
+        b"+%s-" % base64.b64encode(line.decode().encode("utf-16-be")).rstrip(b"=") for line in uu_file.splitlines()
     )
+    yield "in UTF-8, as editors mark it: uuencode", head(B64) + base64_of(b"\xef\xbb\xbf" + uu_file)
+    yield "in UTF-7: uuencode", head(b"Content-Type: text/plain; charset=utf-7", B64) + base64_of(wide)
     yield (
         "in HTML: a data URI",
         head(b"Content-Type: text/html") + b"<a href='data:x/y;base64," + base64.b64encode(hidden) + b"'>",

@@ -31,6 +31,7 @@ from gateway.pipeline.mime import (
     exceeds,
     file_name,
     filenames,
+    in_ascii,
     is_ambiguous,
     media_type,
     parameters,
@@ -410,9 +411,7 @@ class _Walk:
 
     def _files_in_text(self, header: Header, encoding: str, end: int, path: str) -> None:
         """Files that stand in the text itself, as mail programs before MIME sent them, and some still show them."""
-        text = self._decoded(encoding, header.body, end)
-        if codec_of(_charset(header)).startswith(("utf_16", "utf_32")):
-            text = decode_text(text, _charset(header)).encode("utf-8")
+        text = in_ascii(self._decoded(encoding, header.body, end), _charset(header))
         self.found.odd = self.found.odd or bool(_FIELDS.search(text.lower()))
         self.found.text(text, path)
 

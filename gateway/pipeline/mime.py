@@ -32,6 +32,8 @@ def _remembered(reader: _Reader) -> _Reader:
     return cast("_Reader", wraps(reader)(read))
 
 
+_BYTE_ORDER = b"\xff\xfe\xef\xbb\xbf"
+_EBCDIC = frozenset({"cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140"})
 _ALLOWED = frozenset(
     {
         *("ascii", "utf_8", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le", "latin_1"),
@@ -39,7 +41,7 @@ _ALLOWED = frozenset(
         *(f"cp125{number}" for number in range(9)),
         *("cp437", "cp850", "cp852", "cp855", "cp866", "cp874", "koi8_r", "koi8_u", "mac_roman", "tis_620"),
         *("gb2312", "gbk", "gb18030", "hz", "big5", "big5hkscs", "cp949", "cp950", "euc_jp", "euc_kr", "iso2022_jp"),
-        *("cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140"),
+        *_EBCDIC,
         *("iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_3", "iso2022_kr", "shift_jis", "cp932", "johab"),
     }
 )
@@ -179,6 +181,17 @@ def decode_text(raw: bytes, charset: str) -> str:
         return raw.decode(codec or "latin-1", "replace")
     except UnicodeError:  # UTF-16 without a second octet and the like, which "replace" does not mend
         return raw.decode("latin-1")
+
+
+def in_ascii(raw: bytes, charset: str) -> bytes:
+    """The text *raw* so that what is ASCII in it stands there as ASCII: of UTF-16 and UTF-32, in whatever order and
+    under whatever name, without its NUL octets. What tells the order is gone, so that a line begins there."""
+    codec = codec_of(charset) if charset else ""
+    if codec in _EBCDIC:
+        return decode_text(raw, charset).replace("\x85", "\n").encode("utf-8")
+    if charset and _UTF_7.search(charset):
+        return raw.decode("utf-7", "replace").encode("utf-8", "replace")
+    return (raw.replace(b"\0", b"") if b"\0" in raw else raw).lstrip(_BYTE_ORDER)
 
 
 @_remembered
