@@ -277,6 +277,11 @@ def _structures(hidden: bytes) -> Iterator[tuple[str, bytes]]:
         ),
     )
     yield "a mail as a file", mixed(TEXT, attached(whole, b"Content-Type: application/octet-stream; name=a.eml", B64))
+    saved = b"%d\n" % len(whole) + whole.replace(CRLF, b"\n") + b"<?xml version='1.0'?><plist/>\n"
+    yield (
+        "a mail as Apple's program saves it",
+        mixed(TEXT, attached(saved, BINARY, B64, NAMED.replace(b".dat", b".emlx"))),
+    )
     yield "a fragment", head(b"Content-Type: message/partial; id=x; number=1; total=1") + whole
     yield "elsewhere", mixed(TEXT, lines(b"Content-Type: message/external-body; access-type=x", b"", file))
     yield "no MIME-Version", whole.replace(b"MIME-Version: 1.0\r\n", b"")
@@ -299,6 +304,11 @@ def yencoded(hidden: bytes, name: bytes = b"letter.dat") -> bytes:
     return b"=ybegin line=128 size=%d name=%s\r\n%s\r\n=yend size=%d\r\n" % (len(hidden), name, octets, len(hidden))
 
 
+UU_TO_XX = bytes.maketrans(
+    b"`" + bytes(range(32, 96)), b"++-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+
+
 def texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     """Texts with the file in them."""
     uu = b"".join(binascii.b2a_uu(hidden[at : at + 45]) for at in range(0, len(hidden), 45)).replace(b"\n", CRLF)
@@ -306,6 +316,7 @@ def texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     yenc = yencoded(hidden)
     yield from {
         "uuencode": uu_file,
+        "xxencode": b"begin 644 letter.dat\r\n" + uu.translate(UU_TO_XX) + b"+\r\nend\r\n",
         "uuencode without an end": b"begin 644 letter.dat\r\n" + uu,
         "uuencode, by its other name": b"begin-base64 644 letter.dat\r\n" + base64_of(hidden) + b"====\r\n",
         "yEnc": yenc,
@@ -376,7 +387,12 @@ def _uuencoded(hidden: bytes) -> Iterator[tuple[str, bytes]]:
 def _packed_texts(hidden: bytes) -> Iterator[tuple[str, bytes]]:
     """Texts that are unpacked like archives."""
     in_texts = dict(texts(hidden))
-    for name, text in (("a.uue", in_texts["uuencode"]), ("a.hqx", in_texts["BinHex"]), ("a.b64", in_texts["base64"])):
+    for name, text in (
+        ("a.uue", in_texts["uuencode"]),
+        ("a.xxe", in_texts["xxencode"]),
+        ("a.hqx", in_texts["BinHex"]),
+        ("a.b64", in_texts["base64"]),
+    ):
         field = b'Content-Disposition: attachment; filename="' + name.encode() + b'"'
         yield f"packed: {name}", mixed(TEXT, attached(text, BINARY, B64, field))
     yield (

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 _FOLD = re.compile(r"\r?\n[ \t]")  # RFC 5545 3.1
 _ADDRESSED = frozenset({"attach", "url", "source", "image", "conference", "photo", "logo", "sound", "key"})
-_FILE = re.compile(r"(?:^|;)\s*(?:encoding|value)\s*=\s*\"?(?:base64|b|binary)\"?\s*(?:;|$)", re.IGNORECASE)
+_FILE = re.compile(  # vCard 2.1 leaves out what the parameter is called
+    r"(?:^|;)\s*(?:(?:encoding|value)\s*=\s*)?\"?(?:base64|b|binary)\"?\s*(?:;|$)", re.IGNORECASE
+)
 _NAME = re.compile(r'(?:^|;)\s*(?:x-(?:\w{1,20}-)?)?filename\s*=\s*"?([^";]{1,255})')  # RFC 8607 4.2, and before it
 _HEAD = re.compile(r'([^":]*+(?:"[^"]*+"[^":]*+)*+):')  # a colon within quotes does not end it (RFC 5545 3.2)
 _DATA = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
@@ -40,7 +42,7 @@ def entries(text: str) -> Iterator[Entry]:
         value = line[head.end() :].strip()
         if name == "action":
             runs = value.lower() == "procedure"  # a program that runs at a time: RFC 2445 4.8.6.1
-        if name in _ADDRESSED:
+        if name in _ADDRESSED or _FILE.search(parameters):
             yield _entry(name, parameters, value, runs)
 
 

@@ -29,6 +29,8 @@ _LIKE_TOKENS = bytes(0x78 if re.match(rb"[A-Za-z0-9+/]", bytes([octet])) else 0x
 """Makes an x of each character of base64: a run of them is found many times quicker than by an expression."""
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _PRINTABLE = bytes({*range(32, 127), 9, 10, 13})
+_XX = b"+-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_XX_TO_UU = bytes.maketrans(_XX, b"`" + bytes(range(33, 96)))
 _SHIFTED = bytes((octet - 42) % 256 for octet in range(256))
 _BINHEX_TO_BASE64 = bytes.maketrans(
     b"!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`abcdefhijklmpqr",
@@ -72,9 +74,15 @@ def _pieces(begin: re.Pattern[bytes], end: re.Pattern[bytes], text: bytes) -> It
 
 def _uuencoded(text: bytes, most: int) -> Iterator[File]:
     for match, body in _pieces(_UU, _UU_END, text):
-        read = [loose_base64(body[: most * 2])] if match[1] else uudecoded(body[: most * 2])
+        read = [loose_base64(body[: most * 2])] if match[1] else _decoded(body[: most * 2])
         name = _name(match[3] or b"") if match[2].isdigit() else ""  # else people may have begun a sentence so
         yield from (File(name, octets[:most]) for octets in read)
+
+
+def _decoded(body: bytes) -> list[bytes]:
+    """What *body* holds as uuencode; where it can be xxencode, which is the same in other letters, as that as well."""
+    is_xx = not body.translate(None, _XX + b"\r\n")
+    return uudecoded(body) + (uudecoded(body.translate(_XX_TO_UU)) if is_xx else [])
 
 
 def uudecoded(body: bytes) -> list[bytes]:

@@ -122,7 +122,9 @@ _MESSAGE = re.compile(
     rb"\s{0,9}(?:received|return-path|from|to|date|subject|message-id|mime-version|content-type|x-[a-z-]{1,40})[ \t]*:",
     re.IGNORECASE,
 )
-_FIELD = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,9}(?:From [^\r\n]{1,200}\r?\n)?[!-9;-~]{1,80}[ \t]{0,9}:")
+_FIELD = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s{0,9}(?:(?:From [^\r\n]{1,200}|\d{1,10}[ ]{0,9})\r?\n)?[!-9;-~]{1,80}[ \t]{0,9}:"
+)
 _ENTITY = re.compile(rb"^(?:mime-version|content-type|content-transfer-encoding)[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 

@@ -34,6 +34,8 @@ def test_the_first_bytes_name_the_type(first, media_type):
         (b"DKIM-Signature: v=1\r\nARC-Seal: i=1\r\nContent-Type: text/plain\r\n", True),
         (b"\xef\xbb\xbfDelivered-To: x\nMIME-Version : 1.0\n", True),
         (b"From ann@far.example Mon Jan  1 00:00:00 2024\nDelivered-To: x\nMime-Version: 1.0\n", True),
+        (b"1234      \nDelivered-To: x\nMime-Version: 1.0\n", True),
+        (b"1234\nname: a list\n", False),
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n", False),
         (b"name: a list\nitems: none\n", False),
         (b"From here on: nothing\n", False),
