@@ -13,7 +13,6 @@ from typing import ClassVar
 from gateway.model import Finding, Found, Mail, Part, Stage
 
 _INVISIBLE = re.compile("[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]")
-_PGP = "-----BEGIN PGP MESSAGE-----"
 _DRIVE = re.compile(r"[A-Za-z]:(?!:)")
 
 
@@ -41,9 +40,7 @@ class Filter:
         parts = mail.content.parts
         return [
             *_once("encrypted", parts, lambda part: "needs a password" if part.encrypted else ""),
-            *_once(
-                "sealed", parts, lambda part: f"is for its reader alone ({seal})" if (seal := _sealed(part)) else ""
-            ),
+            *_once("sealed", parts, lambda part: "is encrypted for its reader" if part.sealed else ""),
             *_once("password_in_mail", parts, lambda part: "needs the password in the mail" if part.unlocked else ""),
             *_once("unreadable", parts, lambda part: part.unreadable),
             *_once("traversal", parts, self._leaves),
@@ -72,14 +69,6 @@ def _once(code: str, parts: Sequence[Part], why: Callable[[Part], str]) -> Itera
     for (first, words), *others in seen.values():
         more = f" (and {len(others)} more like it)" if others else ""
         yield Finding(code, f"{_named(first)}: {words}{more}", first.path)
-
-
-def _sealed(part: Part) -> str:
-    """How *part* is encrypted for its reader, who alone has the key, or ""."""
-    if part.sealed:
-        return "S/MIME"
-    is_pgp = part.media_type == "application/pgp-encrypted" or _PGP in part.text
-    return "OpenPGP" if is_pgp or part.filename.lower().endswith((".pgp", ".gpg")) else ""
 
 
 def _steps(name: str) -> list[str]:

@@ -149,7 +149,7 @@ class Part:
 
     Of archives and their files: `encrypted` is what nobody can look into, `unlocked` what was, with a password that
     stands in the mail; `unreadable` says in our words why nobody here can look into it, `link` where a link points.
-    `sealed` is a message of S/MIME that only its reader can open.
+    `sealed` is a message of S/MIME or OpenPGP that only its reader can open.
     """
 
     path: str

@@ -147,6 +147,8 @@ class Gathered:
                     self.file(title, file.octets, path)
         except openpgp.Torn:
             self.ambiguous("a message of OpenPGP breaks off, or is none from some place on")
+        except openpgp.Sealed:
+            self.archives.amend(path, sealed=True)
 
     def tnef(self, stream: bytes, path: str) -> None:
         """The files in a winmail.dat."""

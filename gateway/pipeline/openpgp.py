@@ -21,6 +21,8 @@ _ARMOUR = re.compile(
     rb"-----BEGIN PGP MESSAGE[^\r\n]{0,40}-----[ \t]*+\r?\n(?:[ \t]*+[^\s][^\r\n]*+\r?\n){0,20}+[ \t]*+\r?\n"
 )
 _END = re.compile(rb"\n=[A-Za-z0-9+/]{4}[ \t]*+\r?\n|-----(?:END|BEGIN) PGP")
+_ENCRYPTED = {1, 3, 9, 18, 20}
+"""Packets of what is encrypted, and of the keys for it (5.1, 5.3, 5.7, 5.13, and OCB of GnuPG)."""
 _SIGNATURE, _ONE_PASS, _COMPRESSED, _MARKER, _LITERAL, _PADDING = 2, 4, 8, 10, 11, 21
 _BEFORE = {_SIGNATURE, _ONE_PASS, _MARKER, _PADDING}
 """Packets that may stand before what the message holds, and behind."""
@@ -35,6 +37,10 @@ class Torn(Exception):
     """The message breaks off, or holds more than it may."""
 
 
+class Sealed(Exception):
+    """It is encrypted for its reader."""
+
+
 def armoured(text: bytes) -> Iterator[bytes]:
     """The messages that stand in *text* in their armour (6.2), with its base64 undone."""
     if b"-----BEGIN PGP MESSAGE" not in text:  # quick to see, and nearly always so
@@ -45,7 +51,8 @@ def armoured(text: bytes) -> Iterator[bytes]:
 
 
 def files(data: bytes, most: int, depth: int = 0) -> Iterator[File]:
-    """Each file in the message *data*, at most *most* octets unpacked; none where it is encrypted, or is no message."""
+    """Each file in the message *data*, at most *most* octets unpacked; none where it is no message. `Sealed` and `Torn`
+    as they say."""
     if depth > MAX_DEPTH:
         raise Torn
     for kind, body in _packets(data):
@@ -54,6 +61,8 @@ def files(data: bytes, most: int, depth: int = 0) -> Iterator[File]:
         elif kind == _COMPRESSED:
             yield from files(_unpacked(body, most), most, depth + 1)
             return  # there is one, and what stands behind it would only cost (10.3)
+        elif kind in _ENCRYPTED:
+            raise Sealed
         elif kind not in _BEFORE:
             return
 

@@ -30,3 +30,12 @@ def test_what_honest_people_send_is_delivered(title: str, task: confined.Task) -
     assert (scanned.content.unscannable, scanned.content.ambiguities) == ("", ())
     verdict = POLICIES.decide(scanned.found, MAIL, "bob@in.example")
     assert verdict.action is Action.ACCEPT, verdict
+
+
+@pytest.mark.parametrize("title", [title for title in MAILS if "encrypted by" in title])
+def test_what_is_encrypted_for_its_reader_is_told(title: str, task: confined.Task) -> None:
+    with os.fdopen(os.memfd_create("message"), "r+b") as file:
+        file.write(MAILS[title])
+        file.flush()
+        scanned = confined.scan(MAIL, file.fileno(), task)
+    assert [finding.code for finding in scanned.found["archives"]] == ["sealed"]

@@ -25,11 +25,15 @@ def test_a_message_that_is_not_encrypted_gives_its_file(packing: int, pieces: bo
     assert next(openpgp.armoured(b"Good day\n" + tricks.armoured(message))).startswith(message)
 
 
-@pytest.mark.parametrize(
-    "message", [b"", b"\xc1\x05\x03abcd\xd2\x05\x01abcd", b"Good day", b"\x85\x01\x0c\x03" + bytes(99)]
-)
-def test_what_is_encrypted_or_no_message_gives_nothing(message: bytes) -> None:
+@pytest.mark.parametrize("message", [b"", b"Good day", b"\x99\x01\x0c\x04" + bytes(99)])
+def test_what_is_no_message_gives_nothing(message: bytes) -> None:
     assert list(openpgp.files(message, MOST)) == []
+
+
+@pytest.mark.parametrize("message", [b"\xc1\x05\x03abcd\xd2\x05\x01abcd", b"\x85\x01\x0c\x03" + bytes(99)])
+def test_what_is_encrypted_is_sealed(message: bytes) -> None:
+    with pytest.raises(openpgp.Sealed):
+        list(openpgp.files(message, MOST))
 
 
 def test_a_message_that_unpacks_to_too_much_or_breaks_off_is_torn() -> None:
@@ -62,7 +66,7 @@ def test_a_torn_message_makes_the_mail_ambiguous_and_an_encrypted_one_does_not()
 
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda octets: tricks.openpgp(octets)[: len(octets) * 2]))
 def test_no_octets_make_it_raise_anything_else(octets: bytes) -> None:
-    with suppress(openpgp.Torn):
+    with suppress(openpgp.Torn, openpgp.Sealed):
         assert sum(len(file.octets) for file in openpgp.files(octets, MOST)) <= MOST
 
 
