@@ -7,6 +7,7 @@ import pytest
 
 from gateway.model import Action, Envelope, ListenerKind, Mail, Recipient, Session
 from gateway.pipeline import confined, policy
+from gateway.pipeline.crossing import Scanned
 from tests.honest import honest
 
 MAILS = dict(honest())
@@ -21,12 +22,16 @@ def task() -> confined.Task:
     return confined.Task(POLICIES.stages.content.settings, filters)
 
 
-@pytest.mark.parametrize("title", MAILS)
-def test_what_honest_people_send_is_delivered(title: str, task: confined.Task) -> None:
+def scan(title: str, task: confined.Task) -> Scanned:
     with os.fdopen(os.memfd_create("message"), "r+b") as file:
         file.write(MAILS[title])
         file.flush()
-        scanned = confined.scan(MAIL, file.fileno(), task)
+        return confined.scan(MAIL, file.fileno(), task)
+
+
+@pytest.mark.parametrize("title", MAILS)
+def test_what_honest_people_send_is_delivered(title: str, task: confined.Task) -> None:
+    scanned = scan(title, task)
     assert (scanned.content.unscannable, scanned.content.ambiguities) == ("", ())
     verdict = POLICIES.decide(scanned.found, MAIL, "bob@in.example")
     assert verdict.action is Action.ACCEPT, verdict
@@ -34,8 +39,4 @@ def test_what_honest_people_send_is_delivered(title: str, task: confined.Task) -
 
 @pytest.mark.parametrize("title", [title for title in MAILS if "encrypted by" in title])
 def test_what_is_encrypted_for_its_reader_is_told(title: str, task: confined.Task) -> None:
-    with os.fdopen(os.memfd_create("message"), "r+b") as file:
-        file.write(MAILS[title])
-        file.flush()
-        scanned = confined.scan(MAIL, file.fileno(), task)
-    assert [finding.code for finding in scanned.found["archives"]] == ["sealed"]
+    assert [finding.code for finding in scan(title, task).found["archives"]] == ["sealed"]
