@@ -58,6 +58,7 @@ _TREES = (Form(("iso9660",), "", ("rockridge",)), Form(("iso9660",), "", ("rockr
 _ARJ = "application/x-arj"
 _DISK = "application/x-disk-image"
 _UDF = "application/x-udf-image"
+_MACBINARY = "application/x-macbinary"
 CLOSED = {
     "application/x-ace": "an archive of the kind ACE",
     _ARJ: "an archive of the kind ARJ",
@@ -74,6 +75,7 @@ CLOSED = {
     "application/x-lzop": "packed by lzop",
     "application/x-pack": "packed by pack or LZH",
     "application/applefile": "a file with what belongs to it, of the kind AppleSingle",
+    _MACBINARY: "a file with what belongs to it, of the kind MacBinary",
     "application/vnd.ms-outlook-pst": "a folder of Outlook",
     "application/x-ms-wim": "an image of Windows",
     "application/x-squashfs": "an image of the kind SquashFS",
@@ -179,6 +181,8 @@ def _from_start(file: BinaryIO, first: bytes, sniffed: str) -> Iterator[Kind]:
         yield Kind(LZMA, certain=False)
     if _is_disk(first):
         yield Kind(_DISK)
+    if _is_macbinary(first, file.seek(0, 2)):
+        yield Kind(_MACBINARY)
     if (last := sniff(_at(file, max(0, file.seek(0, 2) - 512), 8))) in _WITH_FOOTER and last != sniffed:
         yield Kind(last)  # the disk itself comes first, and may begin with anything
     yield from _volumes(file)
@@ -286,6 +290,22 @@ def _is_disk(first: bytes) -> bool:
     if all(entry[0] in {0, 128} for entry in table) and any(entry[4] for entry in table):
         return True
     return first[0] in {0xEB, 0xE9} and first[11:13] in {b"\0\2", b"\0\4", b"\0\x08", b"\0\x10", b"\0\0"}
+
+
+def _is_macbinary(first: bytes, size: int) -> bool:
+    """Whether the header of 128 octets has a name, its three zeros, and the lengths of two forks that make up the file."""
+    if (
+        len(first) < 128
+        or not 1 <= first[1] <= 63
+        or first[0]
+        or first[74]
+        or first[82]
+        or 0 in first[2 : 2 + first[1]]
+    ):
+        return False
+    forks = [int.from_bytes(first[at : at + 4], "big") for at in (83, 87)]
+    padded = 128 + sum(fork + -fork % 128 for fork in forks)
+    return sum(forks) > 0 and padded - 128 < size <= padded
 
 
 def _is_arj(first: bytes) -> bool:

@@ -317,6 +317,10 @@ UNREAD = {
     "UDF": bytes(32768) + b"\0BEA01".ljust(2048, b"\0") + b"\0NSR02".ljust(2048, b"\0") + RUN,
     "SquashFS": b"hsqs" + bytes(90),
     "zstd behind a frame": b"\x50\x2a\x4d\x18\4\0\0\0abcd" + (SAMPLES / "exe.zst").read_bytes(),
+    "MacBinary": b"\0\5a.exe".ljust(65, b"\0")
+    + b"BINAmdos".ljust(18, b"\0")
+    + b"\0\0\0\x64".ljust(45, b"\0")
+    + RUN[:1] * 128,
     "lzop": b"\x89LZO\0\r\n\x1a\n" + bytes(60),
 }
 
