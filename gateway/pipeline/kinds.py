@@ -293,15 +293,9 @@ def _is_disk(first: bytes) -> bool:
 
 
 def _is_macbinary(first: bytes, size: int) -> bool:
-    """Whether the header of 128 octets has a name, its three zeros, and the lengths of two forks that make up the file."""
-    if (
-        len(first) < 128
-        or not 1 <= first[1] <= 63
-        or first[0]
-        or first[74]
-        or first[82]
-        or 0 in first[2 : 2 + first[1]]
-    ):
+    """Whether the header of 128 octets has a name, three zeros, and the lengths of two forks that make up the file."""
+    zeros = {first[0], first[74], first[82]} if len(first) >= 128 else set()
+    if zeros != {0} or not 1 <= first[1] <= 63 or 0 in first[2 : 2 + first[1]]:
         return False
     forks = [int.from_bytes(first[at : at + 4], "big") for at in (83, 87)]
     padded = 128 + sum(fork + -fork % 128 for fork in forks)
