@@ -20,7 +20,7 @@ from typing import ClassVar
 from filters._dmarc.alignment import Aligner, Alignment, Evidence, evidence, is_domain
 from filters._dmarc.walks import MIN_QUERIES, Walks
 from gateway.dmarc.record import WISHES, Record
-from gateway.dmarc.tree import is_within, organisation, walk
+from gateway.dmarc.tree import applying, is_within
 from gateway.model import Author, Direction, Finding, Found, Mail, Result, Stage, Temporary, Tools
 
 MAX_RUA = 480
@@ -90,12 +90,12 @@ async def _judged(author: str, evidence: Evidence, walks: Walks, *, parents_alig
 
 
 async def _weighed(author: str, evidence: Evidence, walks: Walks, parents_align: bool) -> Finding:
-    record, method = await _policy(author, walks)
+    record, listed = await applying(author, walks.record)
     if record is None or record.useless:
         why = walks.missing() if record is None else "has a DMARC record without a valid policy"
         return Finding("none", f"{author} {why}", result=_result("none", author))
     alignment = await Aligner(author, record, walks, parents_align).sort(evidence.identifiers)
-    facts = (*_published(record, method), *(f"aligned.{one}={alignment.result(one)}" for one in ("dkim", "spf")))
+    facts = (*_published(record, listed=listed), *(f"aligned.{one}={alignment.result(one)}" for one in ("dkim", "spf")))
     if alignment.aligned:
         wish = _wish(author, record, existing=True)
         return Finding("pass", _vouched(author, alignment), facts=facts, result=_result("pass", author, wish))
@@ -169,20 +169,10 @@ def _no_author(author: Author) -> Finding:
     return Finding("permerror", f"it cannot be told who wrote the mail: {why}", result=Result("dmarc", "permerror"))
 
 
-# --- the record that applies (4.10) ----------------------------------------------------------------------------------
+# --- the facts -------------------------------------------------------------------------------------------------------
 
 
-async def _policy(author: str, walks: Walks) -> tuple[Record | None, str]:
-    """The record for *author* and how it was found: its own, its organisational domain's, or its public suffix's."""
-    if (own := await walks.record(author)) is not None:
-        return own, "treewalk"
-    records = await walk(author, walks.record)
-    ours, listed = organisation(author, records)
-    method = "psl" if listed else "treewalk"
-    return next((record for record in records if is_within(ours, record.domain)), None), method
-
-
-def _published(record: Record, method: str) -> Iterator[str]:
+def _published(record: Record, *, listed: bool) -> Iterator[str]:
     """What the owner publishes, for an aggregate report (RFC 9990)."""
     said = {
         "domain": record.domain,
@@ -195,7 +185,7 @@ def _published(record: Record, method: str) -> Iterator[str]:
         "psd": record.psd,
         "fo": record.fo[:20],
         "rua": ",".join(_fitting(record.rua)),
-        "method": method,
+        "method": "psl" if listed else "treewalk",
     }
     return (f"policy.{name}={value}" for name, value in said.items() if value)
 

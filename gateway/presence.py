@@ -136,15 +136,12 @@ class Presence:
         return [_key_sight(one.name, await published.look(self.dns, one)) for one in entries]
 
     async def _dmarc(self, domain: str) -> tuple[State, str]:
-        own = await self._record(domain)
-        records = await tree.walk(domain, self._record)
-        ours = tree.organisation(domain, records).domain
-        found = own or next((one for one in records if tree.is_within(ours, one.domain)), None)
+        found, _ = await tree.applying(domain, self._record)
         if found is None:
             return State.WRONG, f'publish: _dmarc.{domain}. IN TXT "v=DMARC1; p=none; rua=mailto:dmarc@{domain}"'
         if found.faulty:
             return State.WRONG, f"the record at _dmarc.{found.domain} has no valid p, or a wrong sp or np"
-        wish = found.p if found is own else found.sp or found.p
+        wish = found.p if found.domain == domain else found.sp or found.p
         return _wish_state(found, wish), f"{wish}, by _dmarc.{found.domain}; {_reports(found)}"
 
     async def _record(self, domain: str) -> Record | None:

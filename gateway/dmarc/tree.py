@@ -47,6 +47,18 @@ async def walk(domain: str, ask: Ask) -> list[Record]:
     return found
 
 
+async def applying(domain: str, ask: Ask) -> tuple[Record | None, bool]:
+    """The record that applies to *domain* (4.10.1), and whether the public suffix list had to say which it is.
+
+    It is its own, that of its organisational domain, or that of the public suffix above.
+    """
+    if (own := await ask(domain)) is not None:
+        return own, False
+    records = await walk(domain, ask)
+    ours, listed = organisation(domain, records)
+    return next((record for record in records if is_within(ours, record.domain)), None), listed
+
+
 def organisation(domain: str, records: Sequence[Record]) -> Organisation:
     """The organisational domain of *domain*, whose tree walk found *records*, longest name first (4.10.2)."""
     if not records or records[-1].psd == "n":
