@@ -25,6 +25,8 @@ _ADDRESS = re.compile(r"([\w.+'-]{1,64}) ?@ ?((?:[\w-]{1,63}\.){1,9}[\w-]{2,63})
 _PROVEN = ("smtp.mailfrom", "header.d", "header.from")
 """What of a result is a domain that has been shown to stand behind the mail."""
 
+_LOOKALIKES = {"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -68,6 +70,8 @@ class Filter:
             yield Finding("poses_as_ours", f"the name shows {ours}, and the address is at {author.domain}")
         elif others:
             yield Finding("misleading_name", f"the name shows an address at {others[0][2]}, not at {author.domain}")
+        elif _mixes_alphabets(author.domain):
+            yield Finding("misleading_name", f"{author.domain} mixes letters of several alphabets that look the same")
 
     async def _ours(self, mail: Mail, shown: str, addresses: Sequence[str]) -> str:
         """What of us a stranger shows in the name, in words; "" for nothing, and for authors of ours."""
@@ -121,6 +125,19 @@ def _unproven(mail: Mail, found: Found) -> Iterator[Finding]:
         yield Finding(
             "unproven_ours", f"it is written in the name of {ours}, the recipient's own, and nothing proves it"
         )
+
+
+def _mixes_alphabets(domain: str) -> bool:
+    """Whether a label of *domain* has Latin letters beside those of which many look like them (UTS 39, 5.1)."""
+    for label in domain.split("."):
+        try:
+            letters = label[4:63].encode("ascii").decode("punycode") if label.startswith("xn--") else ""
+        except UnicodeError:
+            continue
+        alphabets = {unicodedata.name(one, "").partition(" ")[0] for one in letters if one.isalpha()}
+        if "LATIN" in alphabets and alphabets & _LOOKALIKES:
+            return True
+    return False
 
 
 def _here(mail: Mail) -> set[str]:

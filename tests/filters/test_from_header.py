@@ -138,6 +138,21 @@ def test_people_of_ours_and_words_that_only_look_like_it_do_not(address: str, di
     assert codes(by(address, display)) == []
 
 
+@pytest.mark.parametrize(
+    ("domain", "is_mixed"),
+    [
+        ("b\u0430nk.example", True),  # a Cyrillic a
+        ("mail.\u03bfut.example", True),
+        ("\u0431\u0430\u043d\u043a.example", False),
+        ("b\xfccher.example", False),
+        ("xn--\u0430.example", False),
+    ],
+)
+def test_a_domain_of_several_alphabets_is_misleading(domain: str, is_mixed: bool) -> None:
+    address = f"x@{domain.encode('idna').decode() if not domain.startswith('xn--') else domain}"
+    assert codes(by(address, "Bank")) == ["misleading_name"] * is_mixed
+
+
 def test_names_that_the_administrator_gave_are_ours() -> None:
     jane = by("ceo4711@mail.example", "Jane DIRECTOR (private)")
     assert codes(jane) == []
