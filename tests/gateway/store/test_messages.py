@@ -1,6 +1,5 @@
 """Mail goes in whole or not at all, comes out byte by byte the same, and is forgotten when nobody needs it."""
 
-import json
 from dataclasses import replace
 from io import BytesIO
 from ipaddress import ip_address
@@ -21,7 +20,7 @@ from gateway.model import (
     Temporary,
     Verdict,
 )
-from gateway.store import messages, quarantine, queue, schema, tracking, verdicts
+from gateway.store import messages, quarantine, queue, schema, tracking
 
 
 def row(state=State.QUEUED, address="bob@example.net", **words):
@@ -287,11 +286,3 @@ def test_large_mails_are_swept_a_few_at_a_time(put, change, now, monkeypatch):
     for mail in mails:
         change(queue.drop, mail.id, "admin", now=now)
     assert [change(messages.sweep, now, KEEP) for _ in range(4)] == [2, 2, 1, 0]
-
-
-def test_a_verdict_keeps_words_and_numbers_apart():
-    verdict = Verdict(Action.REJECT, 4.0, (Reason("f", Finding("c"), Action.DEFER), Reason("f", Finding("d"), 4.0)))
-    again = verdicts.loads(verdicts.dumps(verdict))
-    assert again == verdict
-    assert [type(reason.effect) for reason in again.reasons] == [Action, float]
-    assert json.loads(verdicts.dumps(verdict))["action"] == "reject"
