@@ -1,6 +1,5 @@
 """Names as a desktop reads them, first bytes whatever the name says, and what honest people send."""
 
-import ipaddress
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,17 +8,15 @@ from pathlib import Path
 import pytest
 
 from filters.attachments import Filter, Settings
-from gateway.model import Content, Finding, Mail, Part, Session
+from gateway.model import Finding, Part
+from tests.laid import asked, mail_of
 
 POLICY = Path(__file__).parents[2] / "policies" / "attachments.toml"
 MZ = "application/x-dosexec"
 
 
 def check(*parts: Part, settings: Settings | None = None) -> Sequence[Finding]:
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
-    found = Filter(settings or Settings()).check(mail, {})
-    assert {finding.code for finding in found} <= Filter.codes
-    return found
+    return asked(Filter(settings or Settings()), mail_of(*parts))
 
 
 def codes(*parts: Part) -> list[str]:

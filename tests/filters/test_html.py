@@ -16,12 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filters.html import Filter, Settings
-from gateway.model import Content, Finding, Mail, Part, Session
+from gateway.model import Finding, Mail, Part, Session
 from gateway.pipeline.content import parse
-from gateway.pipeline.sniff import PREFIX, sniff
 from gateway.pipeline.tray import Tray
 from gateway.stages import Content as Limits
-from tests.laid import Laid
+from tests.laid import Laid, asked, asked_for_print, attached, damaged, mail_of
 
 POLICY = Path(__file__).parents[2] / "policies" / "html.toml"
 CASES = tomllib.loads((Path(__file__).parent / "html" / "cases.toml").read_text("utf-8"))["case"]
@@ -80,18 +79,8 @@ FILLED = {
 
 
 def check(*files: tuple[Part, bytes], settings: Settings | None = None) -> Sequence[Finding]:
-    parts = tuple(part for part, _ in files)
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
     payloads = Laid({part.path: octets for part, octets in files})
-    found = Filter(settings or Settings(), payloads).check(mail, {})
-    assert {finding.code for finding in found} <= Filter.codes
-    assert all(finding.detail.isprintable() and len(finding.detail) < 400 for finding in found)
-    assert all(fact.isprintable() and len(fact) <= 500 for finding in found for fact in finding.facts)
-    return found
-
-
-def attached(name: str, octets: bytes, path: str = "2", kind: str = "application/octet-stream") -> tuple[Part, bytes]:
-    return Part(path, kind, name, sniff(octets[:PREFIX]), len(octets)), octets
+    return asked_for_print(Filter(settings or Settings(), payloads), mail_of(*(part for part, _ in files)))
 
 
 def body(text: str, path: str = "1") -> tuple[Part, bytes]:
@@ -120,8 +109,7 @@ def test_a_file_in_a_link_is_a_file_of_the_mail_by_the_name_under_which_it_is_sa
     page = '<a download="letter.bat" href="data:x/y,echo%20hello">open</a>'
     part, octets = body(page) if is_body else attached("page.html", page.encode())
     payloads = Laid({part.path: octets})
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=(part,)))
-    assert Filter(Settings(), payloads).check(mail, {}) == []
+    assert asked(Filter(Settings(), payloads), mail_of(part)) == []
     assert payloads.added == [(part.path, "letter.bat", b"echo hello")]
 
 
@@ -293,16 +281,13 @@ def test_a_value_may_be_large() -> None:
 )
 def test_no_damage_raises(case: dict[str, Any], changes: list[tuple[int, bytes]]) -> None:
     part, whole = _file(case)
-    octets = bytearray(whole)
-    for at, piece in changes:
-        octets[at % len(octets) : at % len(octets) + len(piece)] = piece
-    check((part, bytes(octets)))
+    check((part, damaged(whole, changes)))
 
 
 @given(st.binary(max_size=2000), st.sampled_from(["a.html", "a.svg", "a.mht", "a.xml", ""]))
 def test_no_octets_raise(octets: bytes, name: str) -> None:
     check(attached(name, b"<script>" + octets))
-    check(attached(name, octets, kind="text/html"))
+    check(attached(name, octets, media_type="text/html"))
 
 
 @given(st.text(max_size=500))

@@ -2,7 +2,6 @@
 
 import importlib
 import io
-import ipaddress
 import struct
 import time
 import zlib
@@ -15,8 +14,8 @@ from PIL import Image, ImageOps
 
 from filters import images
 from filters.images import Filter, Settings
-from gateway.model import Content, Finding, Mail, Part, Session
-from tests.laid import Laid
+from gateway.model import Finding, Part
+from tests.laid import Laid, asked, mail_of
 
 URL = "https://login.example/?id=1"
 MB = 1 << 20
@@ -30,10 +29,8 @@ def _prepared():
 
 def check(*octets: bytes, settings: Settings | None = None, sniffed: str = "image/png") -> list[Finding]:
     parts = [Part(str(n), "image/png", "a.png", sniffed, len(one) * 4 // 3) for n, one in enumerate(octets)]
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=tuple(parts)))
-    found = list(Filter(settings or Settings(), Laid({str(n): one for n, one in enumerate(octets)})).check(mail, {}))
-    assert {finding.code for finding in found} <= Filter.codes
-    return found
+    payloads = Laid({str(n): one for n, one in enumerate(octets)})
+    return list(asked(Filter(settings or Settings(), payloads), mail_of(*parts)))
 
 
 def codes(*octets: bytes, settings: Settings | None = None) -> list[str]:
@@ -198,19 +195,17 @@ def test_a_pdf_of_very_many_pictures_is_told_and_costs_little():
 
 def test_what_a_picture_shows_is_remembered_and_that_it_could_not_be_decoded_is_not(monkeypatch):
     monkeypatch.setattr(images, "MAX_KNOWN", 2)
-    asked: list[bytes] = []
-    monkeypatch.setattr(images, "_texts", lambda octets, *_, **__: asked.append(octets) or texts(octets))
+    decoded: list[bytes] = []
+    monkeypatch.setattr(images, "_texts", lambda octets, *_, **__: decoded.append(octets) or texts(octets))
     texts = {b"a": [URL], b"b": [], b"c": []}.__getitem__
     payloads = {"1": b"a", "2": b"b", "3": b"c"}
     one = Filter(Settings(), Laid(payloads))
     parts = tuple(Part(path, "image/png", "a.png", "image/png", 1) for path in ("1", "1", "2", "1", "3", "3", "2", "1"))
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
-    assert [finding.code for finding in one.check(mail, {})] == ["qr_link"] * 4
-    assert asked == [b"a", b"b", b"c", b"a"]
+    assert [finding.code for finding in asked(one, mail_of(*parts))] == ["qr_link"] * 4
+    assert decoded == [b"a", b"b", b"c", b"a"]
     broken = Filter(Settings(), Laid({"1": b"broken"}))
     monkeypatch.undo()
-    mail = Mail("id", mail.session, content=Content(parts=parts[:1]))
-    assert [broken.check(mail, {})[0].code for _ in range(2)] == ["unreadable"] * 2
+    assert [asked(broken, mail_of(parts[0]))[0].code for _ in range(2)] == ["unreadable"] * 2
 
 
 def test_a_picture_of_too_many_octets_is_told():

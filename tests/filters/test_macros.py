@@ -1,7 +1,6 @@
 """Every document of the collection, as a part and inside archives; what is hostile costs little and is never clean."""
 
 import io
-import ipaddress
 import struct
 import time
 import tomllib
@@ -18,11 +17,10 @@ from hypothesis import strategies as st
 from filters._office import documents, lzfu, vba
 from filters._office.seen import Inner, Meter, Unreadable
 from filters.macros import Filter, Settings
-from gateway.model import Content, Finding, Mail, Part, Session
-from gateway.pipeline.sniff import sniff
+from gateway.model import Finding, Part
 from tests import locked, office
 from tests.documents import HOSTILE, SAMPLES, Sample
-from tests.laid import Laid
+from tests.laid import Laid, asked, asked_for_print, attached, mail_of
 
 POLICY = Path(__file__).parents[2] / "policies" / "macros.toml"
 CPU = 2.0
@@ -32,22 +30,12 @@ CPU = 2.0
 def check(
     *files: tuple[Part, bytes], settings: Settings | None = None, words: Sequence[bytes] = ()
 ) -> Sequence[Finding]:
-    parts = tuple(part for part, _ in files)
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
     payloads = Laid({part.path: octets for part, octets in files}, words)
-    found = list(Filter(settings or Settings(), payloads).check(mail, {}))
-    assert {finding.code for finding in found} <= Filter.codes
-    assert all(finding.part in {part.path for part in parts} for finding in found)
-    assert all(finding.detail.isprintable() and len(finding.detail) < 300 for finding in found)
+    found = list(asked_for_print(Filter(settings or Settings(), payloads), mail_of(*(part for part, _ in files))))
+    assert all(finding.part for finding in found)
     for _, name, octets in payloads.added:  # which the filter is asked of in turn
         found += check(*_as_parsed(name, octets))
     return found
-
-
-def attached(
-    name: str, octets: bytes, path: str = "2", media_type: str = "application/octet-stream"
-) -> tuple[Part, bytes]:
-    return Part(path, media_type, name, sniff(octets[:4096]), len(octets)), octets
 
 
 def unpacked(name: str, octets: bytes) -> list[tuple[Part, bytes]]:
@@ -210,8 +198,7 @@ def test_a_mail_without_documents_asks_for_nothing() -> None:
         Part("2", "image/png", "a.png", "image/png", 10),
         Part("3", "text/html"),
     )
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
-    assert Filter(Settings(), Never({})).check(mail, {}) == []
+    assert asked(Filter(Settings(), Never({})), mail_of(*parts)) == []
 
 
 def test_what_cannot_be_read_is_never_clean() -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import ipaddress
 import re
 import time
 import tomllib
@@ -15,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters.pdf import Filter, Settings
-from gateway.model import Content, Finding, Mail, Part, Session
-from tests.laid import Laid
+from gateway.model import Finding, Part
+from tests.laid import Laid, asked, mail_of
 
 MB = 1 << 20
 LAUNCH = b"<</S/Launch/F(calc.exe)>>"
@@ -29,12 +28,8 @@ def check(
     parts = [
         Part(str(n), "application/pdf", name, "application/pdf", len(one) * 4 // 3) for n, one in enumerate(octets)
     ]
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=tuple(parts)))
-    found = list(
-        Filter(settings or Settings(), Laid({str(n): one for n, one in enumerate(octets)}, words)).check(mail, {})
-    )
-    assert {finding.code for finding in found} <= Filter.codes
-    return found
+    payloads = Laid({str(n): one for n, one in enumerate(octets)}, words)
+    return list(asked(Filter(settings or Settings(), payloads), mail_of(*parts)))
 
 
 def codes(*objects: bytes, trailer: bytes = b"/Root 1 0 R") -> list[str]:
@@ -137,8 +132,7 @@ def test_what_is_no_pdf_is_left_to_others():
 
 def test_only_pdfs_are_read():
     part = Part("0", "image/png", "a.png", "image/png", 10)
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=(part,)))
-    assert Filter(Settings(), Laid({"0": pdf(SCRIPT)})).check(mail, {}) == []
+    assert asked(Filter(Settings(), Laid({"0": pdf(SCRIPT)})), mail_of(part)) == []
 
 
 def test_an_update_does_not_hide_what_stood_there_before():
@@ -285,8 +279,7 @@ def test_a_file_inside_is_added_to_the_mail_whole():
     file = pdf(SCRIPT) * 20
     laid = Laid({"2": pdf(*specification(b"b.pdf", file))})
     part = Part("2", "application/pdf", "a.pdf", "application/pdf", 10)
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=(part,)))
-    assert Filter(Settings(), laid).check(mail, {}) == []
+    assert asked(Filter(Settings(), laid), mail_of(part)) == []
     assert laid.added == [("2", "b.pdf", file)]
 
 
@@ -416,8 +409,7 @@ def test_a_file_too_large_is_unreadable_and_read_as_far_as_may_be():
 
 def test_a_file_that_cannot_be_decoded_is_unreadable():
     part = Part("0", "application/pdf", "a.pdf", "", 10)
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=(part,)))
-    assert [one.code for one in Filter(Settings(), Laid({"0": b""})).check(mail, {})] == ["unreadable"]
+    assert [one.code for one in asked(Filter(Settings(), Laid({"0": b""})), mail_of(part))] == ["unreadable"]
 
 
 def test_all_files_together_may_have_so_many_octets():

@@ -1,7 +1,6 @@
 """Every shortcut and appointment of the collection; what is broken or hostile costs little and is never clean."""
 
 import base64
-import ipaddress
 import struct
 import time
 import tomllib
@@ -16,9 +15,8 @@ from hypothesis import strategies as st
 
 from filters._shortcuts import link
 from filters.shortcuts import Filter, Settings
-from gateway.model import Content, Finding, Mail, Part, Session
-from gateway.pipeline.sniff import PREFIX, sniff
-from tests.laid import Laid
+from gateway.model import Finding, Part
+from tests.laid import Laid, asked_for_print, attached, damaged, mail_of
 
 POLICY = Path(__file__).parents[2] / "policies" / "shortcuts.toml"
 CASES = tomllib.loads((Path(__file__).parent / "shortcuts" / "cases.toml").read_text("utf-8"))["case"]
@@ -33,18 +31,8 @@ FILLED = {
 
 
 def check(*files: tuple[Part, bytes], settings: Settings | None = None) -> Sequence[Finding]:
-    parts = tuple(part for part, _ in files)
-    mail = Mail("id", Session(ipaddress.ip_address("192.0.2.1")), content=Content(parts=parts))
     payloads = Laid({part.path: octets for part, octets in files})
-    found = Filter(settings or Settings(), payloads).check(mail, {})
-    assert {finding.code for finding in found} <= Filter.codes
-    assert all(finding.detail.isprintable() and len(finding.detail) < 300 for finding in found)
-    assert all(fact.isprintable() and len(fact) <= 500 for finding in found for fact in finding.facts)
-    return found
-
-
-def attached(name: str, octets: bytes, path: str = "2", kind: str = "application/octet-stream") -> tuple[Part, bytes]:
-    return Part(path, kind, name, sniff(octets[:PREFIX]), len(octets)), octets
+    return asked_for_print(Filter(settings or Settings(), payloads), mail_of(*(part for part, _ in files)))
 
 
 def codes(*files: tuple[Part, bytes], settings: Settings | None = None) -> list[str]:
@@ -75,7 +63,7 @@ def _file(case: dict[str, Any]) -> tuple[Part, bytes]:
     for name, filling in FILLED.items():
         text = text.replace(name, filling)
     octets = text.encode(case.get("charset", "utf-8"))
-    return attached(case["file"], octets, kind=case.get("type", "application/octet-stream"))
+    return attached(case["file"], octets, media_type=case.get("type", "application/octet-stream"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
@@ -151,10 +139,7 @@ def test_no_file_keeps_a_reader_busy(name: str, make: Callable[[int], bytes]) ->
 )
 def test_no_damage_raises(case: dict[str, Any], changes: list[tuple[int, bytes]]) -> None:
     part, whole = _file(case)
-    octets = bytearray(whole)
-    for at, piece in changes:
-        octets[at % len(octets) : at % len(octets) + len(piece)] = piece
-    check((part, bytes(octets)))
+    check((part, damaged(whole, changes)))
 
 
 @given(

@@ -1,7 +1,6 @@
 """Rules of the administrator: what they find, and what is said of those that cannot be used."""
 
 import asyncio
-import ipaddress
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +9,12 @@ import pytest
 
 from filters.yara import Filter, Settings
 from gateway.config import SHIPPED_POLICIES
-from gateway.model import Content, Envelope, Mail, Part, Session
+from gateway.model import Mail, Part
 from gateway.pipeline import policy
 from gateway.pipeline.intake import Intake
 from gateway.pipeline.sandbox import Answer, Sandbox
 from gateway.toml import FaultyFiles
-from tests.laid import Laid
+from tests.laid import Laid, asked, mail_of
 
 RULES = """
 private rule hidden { condition: true }
@@ -32,13 +31,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def mail(**parts: bytes) -> Mail:
-    content = Content(parts=tuple(Part(path) for path in (*parts, "empty")))
-    return Mail("id", Session(ipaddress.ip_address("192.0.2.1")), Envelope(), content)
+    return mail_of(*(Part(path) for path in (*parts, "empty")))
 
 
 def found(folder: Path, part_size: int = 1000, **parts: bytes) -> list[tuple[str, str]]:
     filter_ = Filter(Settings(str(folder), part_size), Laid(parts))
-    return [(finding.code, finding.part) for finding in filter_.check(mail(**parts), {})]
+    return [(finding.code, finding.part) for finding in asked(filter_, mail(**parts))]
 
 
 def test_a_rule_that_matches_names_the_part_and_a_tag_makes_it_a_doubt(folder: Path) -> None:
@@ -71,8 +69,8 @@ def test_a_thousand_rules_that_match_are_not_all_named(folder: Path) -> None:
 
 
 def test_without_rules_nothing_is_found_and_nothing_loaded() -> None:
-    asked = "import sys, filters.yara as y; y.Filter(y.Settings(), object()).check(None, {}); print('yara_x' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=30)
+    program = "import sys, filters.yara as y; y.Filter(y.Settings(), object()).check(None, {}); print('yara_x' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "False\n"
 
 
