@@ -107,14 +107,3 @@ def test_an_answer_without_a_line_end_is_none(fresh):
 def test_no_password_is_checked_without_tls(line):
     seen = effects(Dialog(secure=False, offers_tls=True).line(line))
     assert seen == [Reply(replies.TLS_FIRST)]
-
-
-def test_replies_are_lines_that_begin_as_they_should():
-    texts = [text for name, text in vars(replies).items() if name.isupper()]
-    assert texts
-    for text in texts:
-        assert text.isascii()
-        assert b"\r" not in text
-        assert b"\n" not in text
-        assert text.startswith((b"+OK", b"-ERR ", b"+ "))
-        assert len(text) <= 510  # RFC 1939 3, with the line end
