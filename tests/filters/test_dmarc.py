@@ -4,7 +4,6 @@ import asyncio
 import ipaddress
 import json
 import os
-import string
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from filters import dkim, spf
 from filters.dmarc import MIN_QUERIES, Filter, Settings
 from gateway.dkim.checker import Checker
 from gateway.dmarc.record import parse
-from gateway.dmarc.tree import tree
 from gateway.dns import Resolver
 from gateway.model import (
     Author,
@@ -149,14 +147,6 @@ def test_what_is_said_of(case: Mapping[str, Any]) -> None:
     if "asked" in case:
         assert dns.asked == [("TXT", f"_dmarc.{name}") for name in case["asked"]]
     assert len(dns.asked) == len(set(dns.asked)) <= Settings().max_queries
-
-
-def test_a_walk_asks_for_eight_names_at_most() -> None:
-    deep = ".".join(string.ascii_lowercase) + ".example"
-    assert tree("example") == ["example"]
-    assert tree("a.b.example") == ["a.b.example", "b.example", "example"]
-    assert len(tree(deep)) == 8
-    assert tree(deep)[:2] == [deep, "u.v.w.x.y.z.example"]
 
 
 # --- rspamd's messages, through the reader, SPF and DKIM as they are ---------------------------------------------------
