@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from gateway.model import Part
-from gateway.pipeline import kinds, libarchive, openpgp, rar, zips
+from gateway.pipeline import kinds, libarchive, methods, openpgp, rar, zips
 from gateway.pipeline.kinds import Kind
 from gateway.pipeline.mime import file_name
 from gateway.pipeline.passwords import candidates
@@ -32,7 +32,7 @@ HEADERS = "headers in the archive"
 """The view of readers that follow the headers before the files of a zip, not its directory."""
 
 _SHARE = 0.7
-_SEEN_BY_SCANNERS = frozenset({zips.STORED, zips.DEFLATED, 9, zips.BZIP2})
+_SEEN_BY_SCANNERS = frozenset({methods.STORED, methods.DEFLATED, 9, methods.BZIP2})
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Archives:
             path = self._zip_entry(archive, entry, part, depth)
             if entry.encrypted:
                 locked.append(_Locked(archive, entry, order[id(entry)], path, depth))
-            elif entry.method not in zips.UNPACKED:
+            elif entry.method not in methods.UNPACKED:
                 rare[order[id(entry)]] = path
         for entry in archive.hidden:
             self._zip_entry(archive, entry, part, depth, HEADERS)

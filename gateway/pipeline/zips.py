@@ -5,8 +5,6 @@ The rule: programs differ in which of the two they follow, so wherever the two d
 
 from __future__ import annotations
 
-import bz2
-import hashlib
 import lzma
 import re
 import struct
@@ -14,7 +12,10 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
+
+from gateway.pipeline import methods
+from gateway.pipeline.methods import AES, DEFLATED, STORED
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -43,11 +44,7 @@ _DESCRIPTOR = 24
 """Octets that may stand behind a file: its sizes, where they were not known before (4.3.9)."""
 
 _GAP = "octets stand between its files that belong to none"
-_MAX_DICTIONARY = 64 << 20
 _LINK = 0o120000
-STORED, DEFLATED, BZIP2, LZMA, XZ, AES = 0, 8, 12, 14, 95, 99
-UNPACKED = frozenset({STORED, DEFLATED, BZIP2, LZMA, XZ})
-_KNOWN = {0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 16, 18, 19, 20, 93, 94, 95, 96, 97, 98, 99}
 
 
 class Broken(Exception):
@@ -130,7 +127,7 @@ class Zip:
             return self.file.read(min(entry.packed, most))
         data = bytearray()
         try:
-            stream = _stream(entry.method, self.file)
+            stream = methods.stream(entry.method, self.file)
             for piece in self._pieces(stream, entry, most):
                 data += piece
         except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError, struct.error):
@@ -138,7 +135,7 @@ class Zip:
                 raise Broken from None
         return bytes(data)
 
-    def _pieces(self, stream: _Stream, entry: Entry, most: int) -> Iterator[bytes]:
+    def _pieces(self, stream: methods.Stream, entry: Entry, most: int) -> Iterator[bytes]:
         left = entry.packed - (self.file.tell() - entry.start)
         while most > 0 and not stream.eof:
             packed = self.file.read(min(left, PORTION)) if stream.needs_input and left > 0 else b""
@@ -152,7 +149,7 @@ class Zip:
     def ends_early(self, entry: Entry, most: int) -> bool:
         """Whether the deflated octets of *entry* end before they should, as one who unpacks to *most* octets sees."""
         self.file.seek(entry.start)
-        stream = _Inflate()
+        stream = methods.Inflate()
         try:
             size = sum(len(piece) for piece in self._pieces(stream, entry, most))
         except zlib.error:
@@ -163,13 +160,9 @@ class Zip:
         """Whether *password* seems to open *entry*: sure to one in 256 (PKWARE's own way), or in 65536 (AES)."""
         self.file.seek(entry.start)
         if entry.method == AES:
-            strength = _extra(entry.extra, 0x9901)[4:5]
-            size = {b"\1": 16, b"\2": 24, b"\3": 32}.get(strength, 0)
-            head = self.file.read(size // 2 + 2)
-            key = hashlib.pbkdf2_hmac("sha1", password, head[:-2], 1000, 2 * size + 2)
-            return size > 0 and key[-2:] == head[-2:]
+            return methods.is_aes_key(self.file, _extra(entry.extra, 0x9901)[4:5], password)
         wanted = entry.time >> 8 if entry.flags & 8 else entry.crc >> 24
-        return _last_of_head(self.file.read(12), password) == wanted & 0xFF
+        return methods.is_pkware_key(self.file, wanted & 0xFF, password)
 
 
 def is_zip(file: BinaryIO) -> bool:
@@ -419,7 +412,7 @@ def _header(file: BinaryIO, at: int, *, named: bool) -> _Header | None:
     if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):
         return None
     _, need, flags, method, time, _, crc, packed, size, length, extra = _LOCAL.unpack(head)
-    if not named and (need & 0xFF > 63 or method not in _KNOWN or not 0 < length <= 4096):
+    if not named and (need & 0xFF > 63 or method not in methods.KNOWN or not 0 < length <= 4096):
         return None
     tail = file.read(length + extra)
     name = tail[:length].decode("utf-8" if flags & 0x800 else "cp437", "replace")
@@ -453,80 +446,3 @@ def _is_end(file: BinaryIO, at: int) -> bool:
 def _at(file: BinaryIO, offset: int, size: int) -> bytes:
     file.seek(offset)
     return file.read(size)
-
-
-class _Stream(Protocol):
-    """What unpacks: `decompress` gives at most so many octets, and keeps what it did not get to."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    def decompress(self, packed: bytes, most: int, /) -> bytes: ...
-
-
-class _Inflate:
-    """zlib, with the manners of bz2 and lzma."""
-
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(-15)
-
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._stream.unconsumed_tail
-
-    @property
-    def rest(self) -> bool:
-        return bool(self._stream.unused_data)
-
-    def decompress(self, packed: bytes, most: int, /) -> bytes:
-        return self._stream.decompress(self._stream.unconsumed_tail + packed, most)
-
-
-def _stream(method: int, file: BinaryIO) -> _Stream:
-    if method == DEFLATED:
-        return _Inflate()
-    if method == BZIP2:
-        return bz2.BZ2Decompressor()
-    if method == XZ:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_DICTIONARY)
-    if method == LZMA:
-        return _lzma(file.read(9))
-    raise ValueError("nobody here can unpack that")
-
-
-def _lzma(head: bytes) -> lzma.LZMADecompressor:
-    """LZMA with the properties before it (5.8.8); its dictionary has to fit into the memory that we have."""
-    _, size, packed, dictionary = struct.unpack("<HHBI", head)
-    if size != 5 or packed >= 225 or dictionary > _MAX_DICTIONARY:
-        raise ValueError("these are no properties of LZMA")
-    properties = {"lc": packed % 9, "lp": packed // 9 % 5, "pb": packed // 45, "dict_size": dictionary}
-    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA1, **properties}])
-
-
-def _last_of_head(head: bytes, password: bytes) -> int:
-    """The last octet of the encryption header *head*, decrypted in PKWARE's own way (6.1); -1 where it is torn."""
-    keys = [0x12345678, 0x23456789, 0x34567890]
-    for octet in password:
-        _turn(keys, octet)
-    plain = -1
-    for octet in head:
-        mask = keys[2] & 0xFFFF | 2
-        plain = octet ^ (mask * (mask ^ 1) >> 8 & 0xFF)
-        _turn(keys, plain)
-    return plain if len(head) == 12 else -1
-
-
-def _turn(keys: list[int], octet: int) -> None:
-    keys[0] = _crc(keys[0], octet)
-    keys[1] = (keys[1] + (keys[0] & 0xFF)) * 134775813 + 1 & _FULL
-    keys[2] = _crc(keys[2], keys[1] >> 24)
-
-
-def _crc(value: int, octet: int) -> int:
-    """One step of CRC-32 without the inversions that zlib puts around it."""
-    return zlib.crc32(bytes((octet,)), value ^ _FULL) ^ _FULL
