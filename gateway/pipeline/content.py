@@ -17,8 +17,7 @@ from typing import BinaryIO
 
 from gateway.events import clean
 from gateway.model import Content, Part
-from gateway.pipeline import author, libarchive, openpgp, views
-from gateway.pipeline.decoded import PORTION, Base64
+from gateway.pipeline import author, decoded, libarchive, openpgp, views
 from gateway.pipeline.embedded import loose_base64, loose_quoted
 from gateway.pipeline.gathered import SIGNED, Gathered
 from gateway.pipeline.mime import (
@@ -271,8 +270,8 @@ class _Walk:
     def _encoded_multipart(self, header: Header, end: int, path: str, depth: int) -> None:
         """A multipart that is itself encoded, against RFC 2045 6.4."""
         kind = header.first("content-type").encode("utf-8", "replace")
-        decoded = self._decoded(self.encoding(header), header.body, end)
-        self._encoded_message(b"Content-Type: " + kind + b"\r\n\r\n" + decoded, path or "1", depth)
+        octets = self._decoded(self.encoding(header), header.body, end)
+        self._encoded_message(b"Content-Type: " + kind + b"\r\n\r\n" + octets, path or "1", depth)
 
     def _unreadable_multipart(self, words: str, start: int, end: int) -> None:
         """We see no parts; in a body with text, other readers may."""
@@ -433,7 +432,7 @@ class _Walk:
         if encoding != "base64" or end - start < LARGE:
             return io.BytesIO(self._decoded(encoding, start, end))
         try:
-            return io.BufferedReader(Base64(self.data, start, end), PORTION)
+            return io.BufferedReader(decoded.base64(self.data, start, end), decoded.PORTION)
         except ValueError as error:
             raise Unscannable(f"an attachment says that it is base64, but {error}") from None
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import binascii
-import io
 from bisect import bisect_right
 from collections.abc import Iterator
 from mmap import mmap
 from typing import NamedTuple
 
-from typing_extensions import Buffer
-
 from gateway.pipeline.mapped import Passing
+from gateway.pipeline.seekable import Seekable
 
 PORTION = 64 << 10
 """Octets of base64 that are decoded at a time."""
@@ -28,44 +26,30 @@ class _Portion(NamedTuple):
     stop: int
 
 
-class Base64(io.RawIOBase):
+def base64(data: bytes | mmap, start: int, end: int) -> Seekable:
     """What *data*, from *start* to *end*, means in base64: to the first "=", other characters passed over.
 
     `ValueError` where there are so many others that nobody would take it for base64.
     """
+    found = _Base64(data, start, end)
+    return Seekable(found.size, found.read)
+
+
+class _Base64:
+    """Base64 in portions, of which the last one that was decoded is kept."""
 
     def __init__(self, data: bytes | mmap, start: int, end: int) -> None:
-        super().__init__()
         self._data = data
         self._portions = list(_portions(data, start, end))
         self._starts = [portion.at for portion in self._portions]
-        self._position = 0
         self._last: tuple[int, bytes] = -1, b""
-        self._size = self._starts[-1] + len(self._decoded(len(self._starts) - 1)) if self._starts else 0
+        self.size = self._starts[-1] + len(self._decoded(len(self._starts) - 1)) if self._starts else 0
 
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to *offset* from the start, from here or from the end; return the position."""
-        self._position = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence])
-        return self._position
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        """Fill *buffer* from one portion; 0 at the end."""
-        if self._position >= self._size:
-            return 0
-        view, number = memoryview(buffer).cast("B"), bisect_right(self._starts, self._position) - 1
-        first = self._position - self._starts[number]
-        octets = self._decoded(number)[first : first + len(view)]
-        view[: len(octets)] = octets
-        self._position += len(octets)
-        return len(octets)
+    def read(self, place: int, most: int) -> bytes:
+        """At most *most* octets of the portion in which *place* is, from there on."""
+        number = bisect_right(self._starts, place) - 1
+        first = place - self._starts[number]
+        return self._decoded(number)[first : first + most]
 
     def _decoded(self, number: int) -> bytes:
         if self._last[0] != number:

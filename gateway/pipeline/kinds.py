@@ -12,9 +12,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from typing_extensions import Buffer
-
 from gateway.pipeline import zips
+from gateway.pipeline.seekable import Seekable
 from gateway.pipeline.sniff import TNEF, sniff
 
 ZIP = "application/zip"
@@ -167,7 +166,7 @@ def cut(file: BinaryIO, kind: Kind) -> BinaryIO:
     if not kind.start and kind.stop is None:
         return file
     stop = file.seek(0, 2) if kind.stop is None else kind.stop
-    return io.BufferedReader(_Slice(file, kind.start, stop))
+    return io.BufferedReader(Seekable(stop - kind.start, lambda place, most: _at(file, kind.start + place, most)))
 
 
 def _from_start(file: BinaryIO, first: bytes, sniffed: str) -> Iterator[Kind]:
@@ -316,33 +315,3 @@ def _suffix(name: str) -> str:
 def _at(file: BinaryIO, offset: int, size: int) -> bytes:
     file.seek(offset)
     return file.read(size)
-
-
-class _Slice(io.RawIOBase):
-    """A file from octet *start* to *stop*, as a file."""
-
-    def __init__(self, file: BinaryIO, start: int, stop: int) -> None:
-        super().__init__()
-        self._file, self._start, self._size = file, start, stop - start
-        self._position = 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to *offset* from the start, from here or from the end; return the position."""
-        self._position = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence])
-        return self._position
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        """Fill *buffer* as far as there is something; 0 at the end."""
-        view = memoryview(buffer).cast("B")
-        octets = _at(self._file, self._start + self._position, max(0, min(len(view), self._size - self._position)))
-        view[: len(octets)] = octets
-        self._position += len(octets)
-        return len(octets)

@@ -10,12 +10,11 @@ import pytest
 
 from gateway.pipeline import content, decoded
 from gateway.pipeline.content import parse
-from gateway.pipeline.decoded import Base64
 from gateway.stages import Content
 
 
 def whole(raw, start=0):
-    return io.BufferedReader(Base64(raw, start, len(raw))).read()
+    return io.BufferedReader(decoded.base64(raw, start, len(raw))).read()
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def test_characters_outside_the_alphabet_are_passed_over_and_a_torn_end_is_dropp
 def test_it_can_be_read_from_anywhere(small_portions):
     octets = random.Random(1).randbytes(3000)
     raw = base64.encodebytes(octets)
-    file = io.BufferedReader(Base64(raw, 0, len(raw)), 64)
+    file = io.BufferedReader(decoded.base64(raw, 0, len(raw)), 64)
     for at in random.Random(2).choices(range(3100), k=300):
         assert file.seek(at) == at
         assert file.read(40) == octets[at : at + 40]
