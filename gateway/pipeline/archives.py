@@ -7,7 +7,6 @@ that nobody here can look into says so (`encrypted`, `unreadable`), and is never
 from __future__ import annotations
 
 import io
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -15,23 +14,18 @@ from typing import Any, BinaryIO
 
 from gateway.model import Part
 from gateway.pipeline import kinds, libarchive, methods, openpgp, rar, zips
+from gateway.pipeline.budget import Budget, Limits, where
 from gateway.pipeline.kinds import Kind
 from gateway.pipeline.mime import file_name
 from gateway.pipeline.passwords import candidates
 from gateway.pipeline.sniff import OPENED, PREFIX, is_message, sniff
 from gateway.pipeline.tray import Tray, Unscannable
-from gateway.stages import Content as ContentPolicy
 
-Limits = ContentPolicy.Settings
-
-LARGE = 10 << 20
-"""Octets from which on the ratio of unpacked to packed ones counts: what is small may be as dense as it likes."""
 MOST_LOCKED = 10
 """Locked archives of one mail that passwords are tried on."""
 HEADERS = "headers in the archive"
 """The view of readers that follow the headers before the files of a zip, not its directory."""
 
-_SHARE = 0.7
 _SEEN_BY_SCANNERS = frozenset({methods.STORED, methods.DEFLATED, 9, methods.BZIP2})
 
 
@@ -61,17 +55,12 @@ class Archives:
         ambiguous: Callable[[str], None],
         opens: Callable[[bytes, str], None],
     ) -> None:
-        self._limits = limits
+        self._budget = Budget(limits)
         self._tray = tray
         self._parts = parts
         self._ambiguous = ambiguous
         self._opener = opens
         self._depth = 0
-        self._members = 0
-        self._octets = 0
-        self._packed = 0
-        self._promised = 0
-        self._deadline = time.process_time() + limits.cpu * _SHARE
         self._locked: deque[list[_Locked]] = deque()
 
     def look(self, file: BinaryIO, part: Part) -> None:
@@ -80,9 +69,8 @@ class Archives:
 
     def _look(self, file: BinaryIO, part: Part, depth: int) -> None:
         found = kinds.of(file, part.sniffed, part.filename)
-        if found and depth > self._limits.archive_depth:
-            raise Unscannable(f"archives are nested more than {self._limits.archive_depth} deep")
-        self._packed += file.seek(0, 2) if found and depth == 1 else 0
+        if found:
+            self._budget.archive(file.seek(0, 2), depth)
         before = len(self._parts)
         for kind in found:
             self._open(kinds.cut(file, kind), part, kind, depth)
@@ -108,25 +96,24 @@ class Archives:
             locked = self._locked.popleft()
             smallest = min(locked, key=lambda one: one.entry.packed)
             for word in words:
-                if self._is_late():
+                if self._budget.is_late():
                     return
                 if smallest.archive.is_key(smallest.entry, word) and self._opens(locked, word):
                     break
 
     def _zip(self, file: BinaryIO, part: Part, depth: int) -> None:
-        left = self._limits.archive_members - self._members
         try:
-            archive = self._read_zip(file, part, left)
+            archive = self._read_zip(file, part, self._budget.members_left)
         except zips.TooMany:
-            raise self._too_many() from None
+            raise self._budget.too_many() from None
         except zips.Locked:
             self.amend(part.path, encrypted=True)
             return
         if archive.overlapping:
-            raise Unscannable(f"the files of {_where(part.path)} overlap")
+            raise Unscannable(f"the files of {where(part.path)} overlap")
         for words in archive.differences:
-            self._ambiguous(f"{_where(part.path)} can be read in two ways: {words}")
-        self._promise(sum(entry.size for entry in archive.entries))
+            self._ambiguous(f"{where(part.path)} can be read in two ways: {words}")
+        self._budget.promise(sum(entry.size for entry in archive.entries))
         self._zip_entries(archive, part, depth)
 
     def _read_zip(self, file: BinaryIO, part: Part, most: int) -> zips.Zip:
@@ -163,7 +150,7 @@ class Archives:
             self._parts.append(new)
             return path
         try:
-            first = self._counted(archive.read(entry, PREFIX))
+            first = self._budget.counted(archive.read(entry, PREFIX))
         except zips.Broken:
             self._parts.append(replace(new, unreadable="it is packed in a way that nobody here can unpack"))
             return path
@@ -173,8 +160,8 @@ class Archives:
         self._tray.put(path, lambda most: _quietly(archive, entry, most), unseen=unseen)
         self._parts.append(new)
         if _is_opened(first, new.sniffed, [name]):
-            whole = archive.read(entry, self._limits.archive_size - self._octets + 1)
-            self._within(self._counted(whole), new, depth)
+            whole = archive.read(entry, self._budget.octets_left + 1)
+            self._within(self._budget.counted(whole), new, depth)
         return path
 
     def _other(self, file: BinaryIO, part: Part, kind: Kind, form: kinds.Form, depth: int) -> None:
@@ -190,8 +177,8 @@ class Archives:
             if not found and "raw" in form.formats:  # zeros pass for a tar without files
                 found = self._entries(file, part, form._replace(formats=("raw",)), depth)
         except libarchive.Broken:
-            if self._is_late():
-                raise self._too_long(part.path) from None
+            if self._budget.is_late():
+                raise self._budget.too_long(part.path) from None
             if kind.certain or self._parts[-1].path.startswith(f"{part.path}/"):
                 self.amend(part.path, unreadable="it is an archive that cannot be read to its end")
         else:
@@ -202,7 +189,7 @@ class Archives:
         """Add each file; whether there were any."""
         found = False
         bare = _names_of_packed(file, part)  # now: from here on the place in the file is libarchive's
-        with libarchive.opened(file, *form[:2], None, self._deadline, form.without) as entries:
+        with libarchive.opened(file, *form[:2], None, self._budget.deadline, form.without) as entries:
             for entry in entries:
                 self._entry(entry, bare if entry.bare else [entry.name], part, depth)
                 found = True
@@ -231,11 +218,11 @@ class Archives:
         """What the entry holds, and whether that is all."""
         data = io.BytesIO()  # whose value is no copy
         try:
-            while block := self._counted(entry.read(libarchive.BLOCK)):
+            while block := self._budget.counted(entry.read(libarchive.BLOCK)):
                 data.write(block)
-                self._promise(len(block))
-                if self._is_late():
-                    raise self._too_long(path)
+                self._budget.promise(len(block))
+                if self._budget.is_late():
+                    raise self._budget.too_long(path)
         except libarchive.Broken:
             return data.getvalue(), False
         return data.getvalue(), True
@@ -244,7 +231,7 @@ class Archives:
         """Have libarchive unpack the files of a zip at the numbers of *wanted*; return the paths that it could."""
         done = set()
         try:
-            with libarchive.opened(file, ("zip_seekable",), "", password, self._deadline) as entries:
+            with libarchive.opened(file, ("zip_seekable",), "", password, self._budget.deadline) as entries:
                 for number, entry in enumerate(entries):
                     if path := wanted.get(number):
                         data, whole = self._taken(entry, path)
@@ -285,33 +272,8 @@ class Archives:
 
     def _path(self, container: str, name: str) -> str:
         """A path that no other part has; the member is counted."""
-        self._members += 1
-        if self._members > self._limits.archive_members:
-            raise self._too_many()
-        if self._is_late():
-            raise self._too_long(container)
+        self._budget.member(container)
         return self._tray.free(f"{container}/{name}")
-
-    def _counted(self, data: bytes) -> bytes:
-        self._octets += len(data)
-        if self._octets > self._limits.archive_size:
-            raise Unscannable(f"archives hold more than {self._limits.archive_size} octets")
-        return data
-
-    def _promise(self, octets: int) -> None:
-        """So much more comes out of the archives, if somebody unpacks them."""
-        self._promised += octets
-        if self._promised > max(LARGE, self._packed * self._limits.archive_ratio):
-            raise Unscannable(f"archives unpack to more than {self._limits.archive_ratio} times their size")
-
-    def _too_many(self) -> Unscannable:
-        return Unscannable(f"archives hold more than {self._limits.archive_members} files")
-
-    def _too_long(self, path: str) -> Unscannable:
-        return Unscannable(f"{_where(path)} takes too long to unpack")
-
-    def _is_late(self) -> bool:
-        return time.process_time() > self._deadline
 
 
 def _is_opened(first: bytes, sniffed: str, names: Iterable[str]) -> bool:
@@ -354,8 +316,3 @@ def _quietly(archive: zips.Zip, entry: zips.Entry, most: int) -> bytes:
         return archive.read(entry, most)
     except zips.Broken:
         return b""
-
-
-def _where(path: str) -> str:
-    """The archive, by the part of the message that it is in: names inside are a stranger's."""
-    return f"the archive in part {path.partition('/')[0]}"
