@@ -1,3 +1,5 @@
+"""Samples that differ by more than chance: a value of a textbook, a shift that shows, and chance that does not."""
+
 import random
 
 import pytest

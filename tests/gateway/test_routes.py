@@ -1,3 +1,5 @@
+"""Whose a domain is and which way its mail goes, in every spelling of the domain."""
+
 from __future__ import annotations
 
 import pytest

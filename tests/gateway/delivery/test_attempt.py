@@ -1,3 +1,5 @@
+"""One attempt: who shares a transaction, which host comes next, and a fate for each recipient."""
+
 from __future__ import annotations
 
 import asyncio

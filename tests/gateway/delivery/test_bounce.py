@@ -1,3 +1,5 @@
+"""What a notice says to people and to programs, and that no stranger can write a line of it."""
+
 from __future__ import annotations
 
 import email

@@ -1,3 +1,5 @@
+"""Whose turn it is: lines take turns, and no lane has more under way than it may."""
+
 from __future__ import annotations
 
 from gateway.delivery.attempt import Work

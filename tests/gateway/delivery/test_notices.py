@@ -1,3 +1,5 @@
+"""Who is told what became of a mail, and who is not; each is told once, whatever dies in between."""
+
 from __future__ import annotations
 
 import asyncio

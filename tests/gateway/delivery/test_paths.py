@@ -1,3 +1,5 @@
+"""Which hosts are tried, in which order, and to which addresses nobody can lead us."""
+
 from __future__ import annotations
 
 import asyncio

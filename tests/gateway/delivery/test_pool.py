@@ -1,3 +1,5 @@
+"""Connections that carry several mails, and what those cost that died while they waited."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""A session with one host: extensions, TLS that may be or must be, logins, and the end of each wait."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Whatever a host says becomes one short printable line, which can be read back."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The queue is emptied by the schedule and within the limits; leases hold, and nothing is lost or sent without need."""
+
 from __future__ import annotations
 
 import asyncio

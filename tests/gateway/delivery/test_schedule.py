@@ -1,3 +1,5 @@
+"""What follows from a result: when a mail is tried again, when its sender hears of it, and when it goes back."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Lines and octets over a connection: each has a bound, and nothing is read or written beyond it."""
+
 from __future__ import annotations
 
 import asyncio

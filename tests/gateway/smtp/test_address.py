@@ -1,3 +1,5 @@
+"""What MAIL, RCPT and EHLO carry: what comes out normalised, and what is refused."""
+
 import pytest
 
 from gateway.model import Envelope, Recipient

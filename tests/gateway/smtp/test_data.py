@@ -1,3 +1,5 @@
+"""Where a message ends, however it is cut, and that nothing else ends it."""
+
 import time
 
 import pytest

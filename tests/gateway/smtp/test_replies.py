@@ -1,3 +1,5 @@
+"""Every reply is one short line of our own words, with codes that agree."""
+
 import pytest
 
 from gateway.smtp import replies

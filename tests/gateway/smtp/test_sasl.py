@@ -1,3 +1,5 @@
+"""What comes back to a challenge: what is a login and a password, and what is refused."""
+
 import pytest
 
 from gateway.smtp import replies, sasl

@@ -1,3 +1,5 @@
+"""Where a message waits: in memory, then in a file without a name; nothing stays behind."""
+
 import errno
 import os
 

@@ -1,3 +1,5 @@
+"""A message on its way in: what is kept can be read, and after trouble the rest passes by."""
+
 import errno
 
 import pytest

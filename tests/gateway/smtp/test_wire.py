@@ -1,3 +1,5 @@
+"""Commands by the letter: one line with CRLF is executed, and nothing that only looks like one."""
+
 import asyncio
 
 import pytest

@@ -1,3 +1,5 @@
+"""Who has ended and who has not, by the name that a lease bears."""
+
 import os
 import subprocess
 import sys
