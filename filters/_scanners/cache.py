@@ -45,7 +45,7 @@ def _key(digest: str, version: str) -> str:
 
 
 def _read(value: str) -> Said | None:
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, RecursionError):  # the last, of lists in lists by the thousand
         said = Said(*json.loads(value))
         if said.code in CODES and all(isinstance(word, str) and word.isprintable() for word in said):
             return said
