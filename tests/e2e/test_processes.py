@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import pytest
@@ -16,6 +15,7 @@ from tests.peers import processes, smtp_sink
 from tests.peers.certificates import Certificate
 from tests.peers.clamd import Clamd
 from tests.peers.dns import Dns
+from tests.reliability import family
 
 pytestmark = pytest.mark.e2e
 
@@ -113,17 +113,9 @@ def test_processes_whose_supervisor_was_killed_end_and_the_next_start_finds_ever
         pids = [doomed.wait_pid(role) for role in gateways.ROLES]
         os.kill(doomed.process.pid, signal.SIGKILL)
         doomed.process.popen.wait(10)
-        processes.wait_until(lambda: not any(map(_runs, pids)), 30, "the processes to end by themselves")
+        processes.wait_until(lambda: not any(map(family.runs, pids)), 30, "the processes to end by themselves")
     with started(own.home, own.ports, own.certificate, own.passwords) as again:
         assert mails.same(mails.find(again.fetch("alice"), raw), raw)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def _say(client: socket.socket, replies: BinaryIO, words: bytes, expected: bytes) -> None:

@@ -3,8 +3,6 @@
 import base64
 import binascii
 import gc
-import io
-import zipfile
 from functools import reduce
 
 import pytest
@@ -14,16 +12,9 @@ from hypothesis import strategies as st
 from gateway.pipeline.content import parse
 from gateway.pipeline.tray import Tray
 from gateway.stages import Content
+from tests.packed import zipped
 
 LIMITS = Content.Settings()
-
-
-def zipped(files: dict[str, bytes], flags: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def attached(data: bytes, fields: bytes = b"Content-Type: application/octet-stream") -> bytes:
