@@ -566,14 +566,11 @@ def test_no_failure_and_nothing_unscanned_by_accident_is_kept() -> None:
     assert not state.kept
 
 
-@pytest.mark.parametrize(
-    "value", ["", "{", "null", '["fine"]', '["clean", 1]', '["clean", "\\n"]', "[]", '"clean"', "7"]
-)
-def test_a_cache_that_fails_or_holds_nonsense_knows_nothing(value: str) -> None:
+def test_a_cache_that_fails_or_holds_nonsense_makes_no_verdict() -> None:
     state = State()
     with fake_clamd.run(Mode.FOUND) as fake:
         cached(at(fake), state)
-        state.kept = dict.fromkeys(state.kept, value)
+        state.kept = dict.fromkeys(state.kept, '"clean"')
         assert cached(at(fake), state).code == "infected"
         state.fails = True
         assert cached(at(fake), state).code == "infected"
