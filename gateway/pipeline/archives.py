@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -230,17 +231,14 @@ class Archives:
     def _unpack(self, file: BinaryIO, wanted: dict[int, str], depth: int, password: bytes | None = None) -> set[str]:
         """Have libarchive unpack the files of a zip at the numbers of *wanted*; return the paths that it could."""
         done = set()
-        try:
-            with libarchive.opened(file, ("zip_seekable",), "", password, self._budget.deadline) as entries:
-                for number, entry in enumerate(entries):
-                    if path := wanted.get(number):
-                        data, whole = self._taken(entry, path)
-                        if not whole:
-                            break
-                        self._replace(path, data, depth, unlocked=password is not None)
-                        done.add(path)
-        except libarchive.Broken:
-            pass
+        deadline = self._budget.deadline
+        with suppress(libarchive.Broken), libarchive.opened(file, ("zip_seekable",), "", password, deadline) as entries:
+            for path, entry in ((wanted[number], entry) for number, entry in enumerate(entries) if number in wanted):
+                data, whole = self._taken(entry, path)
+                if not whole:
+                    break
+                self._replace(path, data, depth, unlocked=password is not None)
+                done.add(path)
         return done
 
     def _opens(self, locked: list[_Locked], password: bytes) -> bool:
