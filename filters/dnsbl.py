@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gateway.model import Direction, Finding, Found, Mail, Session, Stage, Temporary, Tools
+from gateway.model import Direction, Finding, Found, Mail, Stage, Temporary, Tools
 
 MAX_TEXT = 200
 """Characters of what a list says about the listing."""
@@ -193,7 +193,7 @@ class Filter:
 
     async def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
         """At most one finding on the peer, and one on each list that did not say."""
-        peer = _address(mail.session)
+        peer = mail.session.peer
         if mail.session.direction is not Direction.INBOUND or any(peer in network for network in self._own):
             return []
         name = peer.reverse_pointer.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")
@@ -285,11 +285,6 @@ def _pattern(code: str) -> list[tuple[int, int]]:
     if len(octets) != 4 or len(ranges) != 4 or not all(low <= high <= 255 for low, high in ranges):
         raise ValueError(f'{code!r} is no answer of a list: it is written like "127.0.0.2", "127.0.0.4-7", "127.0.*.1"')
     return ranges
-
-
-def _address(session: Session) -> _Address:
-    mapped = session.peer.ipv4_mapped if isinstance(session.peer, ipaddress.IPv6Address) else None
-    return mapped or session.peer
 
 
 def _shown(text: bytes) -> str:

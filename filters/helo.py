@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from gateway.model import Direction, Finding, Found, Mail, Session, Stage, Temporary, Tools
+from gateway.model import Direction, Finding, Found, Mail, Stage, Temporary, Tools
 
 MAX_NAMES = 5
 """Names of the reverse DNS that are followed; a host has one."""
@@ -91,7 +91,7 @@ class Filter:
 
     async def check(self, mail: Mail, found: Found) -> Sequence[Finding]:  # noqa: ARG002  it reads no other filter
         """At most one finding on what HELO says, one on its name in the DNS, and one on the reverse DNS."""
-        peer, name = _address(mail.session), mail.session.helo.lower().removesuffix(".")
+        peer, name = mail.session.peer, mail.session.helo.lower().removesuffix(".")
         if mail.session.direction is not Direction.INBOUND or any(peer in network for network in self._own):
             return []
         helo, reverse = _Look(peer, name), _Look(peer, name)
@@ -173,7 +173,7 @@ def _literal(look: _Look) -> None:
     except ValueError:
         look.found("bad_syntax", f"HELO {_shown(look.helo)} is no address")
         return
-    own = address in (look.peer, getattr(look.peer, "ipv4_mapped", None))
+    own = address == look.peer
     look.found("literal" if own else "foreign_literal", f"HELO [{address}] is {'its' if own else 'not its'} address")
 
 
@@ -181,11 +181,6 @@ def _is_name(helo: str) -> bool:
     """Whether *helo* is spelled like a host name, and is not a bare address (RFC 1123 2.1)."""
     labels = helo.split(".")
     return len(helo) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
-
-
-def _address(session: Session) -> _Address:
-    mapped = session.peer.ipv4_mapped if isinstance(session.peer, ipaddress.IPv6Address) else None
-    return mapped or session.peer
 
 
 def _shown(text: str) -> str:

@@ -297,9 +297,7 @@ async def _answer(dns: Dns, claim: _Claim, question: _Question) -> list[Any] | T
 
 def _claim_of_helo(mail: Mail, receiver: str) -> _Claim:
     """The identity of HELO. Its domain learns nothing about the sender: the local part is postmaster (RFC 7208 4.3)."""
-    peer = mail.session.peer
-    mapped = peer.ipv4_mapped if isinstance(peer, ipaddress.IPv6Address) else None
-    ip = str(mapped or peer).partition("%")[0]
+    ip = str(mail.session.peer).partition("%")[0]
     helo = _ascii_domain(mail.session.helo)
     return _Claim("smtp.helo", ip, "postmaster", helo, helo, receiver)
 

@@ -106,6 +106,10 @@ class Session:
     user: str = ""
     esmtp: bool = True
 
+    def __post_init__(self) -> None:
+        if isinstance(self.peer, IPv6Address) and (mapped := self.peer.ipv4_mapped):
+            object.__setattr__(self, "peer", mapped)  # so that no rule for IPv4 is escaped
+
     @property
     def direction(self) -> Direction:
         """Outbound is what our own people and hosts send; all else is inbound."""

@@ -1,7 +1,7 @@
 """The nouns: which action is the strictest, whose mail goes out, ids that sort by time."""
 
 import time
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from ipaddress import ip_address
 from itertools import permutations, product
 
@@ -65,3 +65,10 @@ def test_an_id_can_stand_in_a_header_a_path_and_a_log_line():
     letters = set("".join(new_id() for _ in range(500)))
     assert letters <= set("0123456789abcdefghijklmnopqrstuvwxyz")
     assert not letters & set("ilou"), "nobody takes one for another when it is read out"
+
+
+def test_a_peer_is_never_ipv4_within_ipv6() -> None:
+    mapped = Session(ip_address("::ffff:192.0.2.1"))
+    assert mapped == Session(ip_address("192.0.2.1"))
+    assert replace(mapped, helo="a").peer == ip_address("192.0.2.1")
+    assert Session(ip_address("2001:db8::1")).peer == ip_address("2001:db8::1")
