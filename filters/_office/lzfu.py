@@ -38,7 +38,7 @@ def unpacked(data: bytes, meter: Meter) -> bytes:
             if not control >> bit & 1:
                 out += data[at : at + 1]
                 at += 1
-            elif _repeat(out, int.from_bytes(data[at : at + 2], "big")):
+            elif at + 2 <= len(data) and _repeat(out, int.from_bytes(data[at : at + 2], "big")):
                 at += 2
             else:
                 return bytes(out[len(_KNOWN) :])

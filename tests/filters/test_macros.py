@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters._office import documents, lzfu, vba
+from filters._office import documents, vba
 from filters._office.seen import Inner, Meter, Unreadable
 from filters.macros import Filter, Settings
 from gateway.model import Finding, Part
@@ -53,27 +53,6 @@ def _as_parsed(name: str, octets: bytes) -> list[tuple[Part, bytes]]:
 
 def codes(*files: tuple[Part, bytes]) -> list[str]:
     return [finding.code for finding in check(*files)]
-
-
-@pytest.mark.parametrize(
-    ("packed", "text"),
-    [  # both examples of MS-OXRTFCP 3
-        (
-            "2d0000002b0000004c5a4675f1c5c7a703000a00726370673132354232 0af32068656c0900206277 05b06c647d0a800fa0",
-            b"{\\rtf1\\ansi\\ansicpg1252\\pard hello world}\r\n",
-        ),
-        ("1a0000001c0000004c5a4675e2d44b51410004205758595a0d6e7d010eb0", b"{\\rtf1 WXYZWXYZWXYZWXYZWXYZ}"),
-    ],
-)
-def test_the_text_of_a_mail_is_unpacked_as_its_specification_says(packed: str, text: bytes) -> None:
-    assert lzfu.unpacked(bytes.fromhex(packed), Meter(0, 0, 1000)) == text
-
-
-def test_the_text_of_a_mail_costs_what_is_counted_whatever_it_says() -> None:
-    bomb = bytes.fromhex("0000000000000000") + b"LZFu" + bytes(4)
-    for octets in (b"\xff" * 4_000_000, b"\xff" + b"\x0d\x0f" * 2_000_000, b"\0" * 4_000_000):
-        with suppress(Unreadable):
-            assert len(lzfu.unpacked(bomb + octets, Meter(0, 0, 1_000_000))) < 1 << 23
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
