@@ -14,6 +14,7 @@ from gateway import events
 from gateway.door import Door, Entrance, Lobby
 from gateway.peers import Full
 from tests.gateway.smtp.conversation import server_context, trusting_context
+from tests.gateway.smtp.talk import client, eventually
 
 PROXY = b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 25\r\n"
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -75,25 +76,6 @@ async def serving(context=None, proxies=(), dialog=Echo, **settings):
         assert not lobby.entering
 
 
-async def eventually(condition):
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen in time")
-
-
-@contextlib.asynccontextmanager
-async def client(port, context=None):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-
-
 async def heard(reader):
     with contextlib.suppress(ConnectionResetError):
         return await asyncio.wait_for(reader.read(), 5)
@@ -120,7 +102,7 @@ def test_who_leaves_before_the_handshake_leaves_nothing_behind(run, tmp_path, be
             for _ in range(20):
                 with socket.create_connection(("127.0.0.1", at.port)) as left:  # and gone before anybody looks
                     left.sendall(begun)
-            async with client(at.port, trusting_context()) as (reader, _):
+            async with client(at.port, ssl=trusting_context()) as (reader, _):
                 assert await reader.readline() == b"hello 127.0.0.1\n"
             await eventually(lambda: not at.lobby.crowd.size and asyncio.all_tasks() <= others)
 
@@ -146,11 +128,11 @@ def test_who_does_not_shake_hands_takes_the_room_of_others(run, tmp_path):
         async with serving(server_context(tmp_path), connections=1) as at, client(at.port) as (_, writer):
             await eventually(lambda: at.lobby.crowd.size == 1)
             with pytest.raises(OSError):
-                async with client(at.port, trusting_context()):
+                async with client(at.port, ssl=trusting_context()):
                     pass
             writer.close()
             await eventually(lambda: not at.lobby.crowd.size)
-            async with client(at.port, trusting_context()) as (reader, _):
+            async with client(at.port, ssl=trusting_context()) as (reader, _):
                 assert await reader.readline() == b"hello 127.0.0.1\n"
 
     run(play())
@@ -196,7 +178,7 @@ async def read_through(side, incoming, reader):
 
 def test_what_comes_under_tls_before_the_dialog_reaches_it(run, tmp_path):
     async def play():
-        async with serving(server_context(tmp_path)) as at, client(at.port, trusting_context()) as (reader, writer):
+        async with serving(server_context(tmp_path)) as at, client(at.port, ssl=trusting_context()) as (reader, writer):
             writer.write(b"early\n")
             assert {await reader.readline(), await reader.readline()} == {b"hello 127.0.0.1\n", b"early\n"}
 
@@ -207,7 +189,7 @@ def test_a_client_that_leaves_right_after_the_handshake_leaves_nothing_behind(ru
     async def play():
         async with serving(server_context(tmp_path)) as at:
             for _ in range(10):
-                async with client(at.port, trusting_context()) as (_, writer):
+                async with client(at.port, ssl=trusting_context()) as (_, writer):
                     writer.transport.abort()
             await eventually(lambda: not at.lobby.crowd.size)
 
@@ -296,7 +278,7 @@ def test_a_dialog_that_does_not_begin_keeps_nobody(run, tmp_path, monkeypatch, s
 
     async def play():
         context, trusting = (server_context(tmp_path), trusting_context()) if secured else (None, None)
-        async with serving(context, dialog=Broken) as at, client(at.port, trusting) as (reader, _):
+        async with serving(context, dialog=Broken) as at, client(at.port, ssl=trusting) as (reader, _):
             assert await heard(reader) == b""
             await eventually(lambda: not at.lobby.crowd.size)
 
