@@ -13,7 +13,7 @@ RECORD = b"v=DMARC1; p=reject"
 
 
 class Dns:
-    """Answers by name, with the type before it where it is not TXT; one may be an error to raise or seconds to wait; `asked` are the questions."""
+    """Answers by name, with the type before it where it is not TXT: values, an error to raise, or seconds to wait."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
