@@ -1,4 +1,4 @@
-"""What a worker does with one mail: what it takes along, what it leaves behind, and what is never asked of which mail."""
+"""What a worker does with one mail: what it takes along, leaves behind, and never reads of whose mail."""
 
 import base64
 import importlib

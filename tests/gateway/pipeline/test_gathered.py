@@ -1,4 +1,4 @@
-"""What is gathered of one message: every file is a part that scanners get, and the limits hold for all of it together."""
+"""What is gathered of one message: each file is a part that scanners get, and limits hold for all together."""
 
 import gc
 import weakref

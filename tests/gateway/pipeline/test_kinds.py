@@ -69,7 +69,7 @@ def test_what_holds_nothing_is_of_no_kind(octets):
     [
         b"\x60\xea and two octets are no proof",
         ARJ[:-1] + bytes([ARJ[-1] ^ 1]),
-        b"\x60\xea" + (2601).to_bytes(2, "little") + bytes(3000),
+        b"\x60\xea" + (2601).to_bytes(2, "little") + bytes(2601) + zlib.crc32(bytes(2601)).to_bytes(4, "little"),
     ],
 )
 def test_two_octets_of_arj_without_their_checksum_are_no_proof(octets):

@@ -117,6 +117,7 @@ def test_quoted_printable_with_a_sign_that_quotes_nothing_is_odd(raw):
         b"QUJD=QUJD",
         b"QUI=QUJD",
         b"QUJ",
+        b"QUJDRA",
         b"QU=D",
         b"QUJD====",
         b"QUJD!",
