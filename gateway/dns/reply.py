@@ -26,6 +26,9 @@ MAX_RECORDS = 256
 MAX_CHAIN = 16
 """Aliases that are followed from name to name."""
 
+WITHOUT_SOA = 5.0
+"""Seconds for which "there is none" holds where nobody says for how long: some block lists never do."""
+
 MAX_READ = MAX_RECORDS + MAX_CHAIN
 _NAMED = frozenset({A, AAAA, MX, TXT, PTR, CNAME, SOA})
 _HEADER = struct.Struct("!HHHHHH")
@@ -57,7 +60,7 @@ class Reply:
     def to(self, kind: RdataType) -> tuple[list[Any], float]:
         """The values of type *kind* that the (first) question leads to, each once, and the seconds for which they hold.
 
-        Where there are none, these are infinite, unless an SOA bounds them (RFC 2308 5).
+        Where there are none, an SOA says for how long; without one it is hardly kept (RFC 2308 5).
         """
         known: dict[tuple[dns.name.Name, RdataType], list[Record]] = defaultdict(list)
         for record in self.answer:
@@ -78,7 +81,8 @@ class Reply:
 
     @property
     def _negative_ttl(self) -> float:
-        return min((min(one.ttl, one.value.minimum) for one in self.authority if one.kind == SOA), default=float("inf"))
+        bounds = (min(one.ttl, one.value.minimum) for one in self.authority if one.kind == SOA)
+        return min(bounds, default=WITHOUT_SOA)
 
     @property
     def is_referral(self) -> bool:

@@ -11,7 +11,7 @@ import dns.rcode
 import pytest
 from dns.rdatatype import MX, TXT, A
 
-from gateway.dns.reply import MAX_CHAIN, MAX_READ, Contradiction, Reply, read
+from gateway.dns.reply import MAX_CHAIN, MAX_READ, WITHOUT_SOA, Contradiction, Reply, read
 from tests.peers.hostile_dns import Query, record, reply, wire
 
 NAME = dns.name.from_text("a.example")
@@ -34,7 +34,7 @@ def test_values_and_seconds_are_those_of_the_name_that_was_asked_for() -> None:
     values, ttl = answer.to(A)
     assert sorted(one.address for one in values) == ["192.0.2.1", "192.0.2.2"]
     assert ttl == 30
-    assert answer.to(MX) == ([], float("inf"))
+    assert answer.to(MX) == ([], WITHOUT_SOA)
 
 
 def test_aliases_are_followed_as_far_as_the_limit_and_the_shortest_time_holds() -> None:
@@ -61,6 +61,10 @@ def test_that_there_is_none_holds_as_long_as_the_soa_says(ttl: int, minimum: int
     made = reply(query())
     made.authority.append(record(NAME, "SOA", f"a. b. 1 2 3 4 {minimum}", ttl=ttl))
     assert read(wire(made)).to(A) == ([], expected)
+
+
+def test_that_there_is_none_is_hardly_kept_where_nobody_says_for_how_long() -> None:
+    assert read(wire(reply(query()))).to(A) == ([], WITHOUT_SOA)
 
 
 @pytest.mark.parametrize(("kinds", "refers"), [(["NS"], True), (["SOA"], False), (["NS", "SOA"], False), ([], False)])
