@@ -45,6 +45,7 @@ ONLY_WE = {
     "it wants a workbook that is whole to find Excel 4 macros": (
         *("a macro sheet", "a macro sheet that is very hidden", "a macro sheet that says that it is none"),
         *("a macro sheet without a compound file", "a macro sheet in an xlsm", "a macro sheet in an xlsb"),
+        "a macro sheet in references",
     ),
     "it does not look for DDE there": (
         *("DDE as numbers", "DDE in a doc in UTF-16", "DDE in an xlsx", "DDE in an ods", "DDE in an xlsb"),
@@ -54,13 +55,13 @@ ONLY_WE = {
         *("a template in rich text", "a template in rich text, in escapes", "a template in a doc", "a linked object"),
         *("a linked object in rich text", "control words behind a backslash that is shown", "a web query"),
         *("a text on a share", "a text from elsewhere", "a picture on a share, in a field", "a picture on a share"),
-        "a formula that asks the web",
+        *("a formula that asks the web", "a page that a workbook reads when it is opened"),
     ),
     "it names the file and does not judge what is in it": ("a program under another name",),
     "groups within hexadecimal digits mislead it": ("a program in torn rich text",),
     "it does not read such files": (
         *("a script in a notebook", "a script in a notebook from the cloud", "a slide that starts a program"),
-        "a script in a mail of Outlook",
+        *("a script in a mail of Outlook", "a program in the text of a mail that is attached"),
     ),
 }
 
