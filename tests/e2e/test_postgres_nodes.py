@@ -123,8 +123,9 @@ def test_a_killed_node_is_taken_over_when_its_leases_run_out(two: Nodes) -> None
     set_poll(two, "0.5s")
     first, second = two.gateways
     two.sink.script = lambda verb, _: 60.0 if verb == "." else None
-    with stopped(second, "deliver"), first.session() as client:
-        mail_id = taken(transaction(client, OUTSIDE, [f"x@{trial.RELAYED}"], mails.mail()))
+    with stopped(second, "deliver"):
+        with first.session() as client:
+            mail_id = taken(transaction(client, OUTSIDE, [f"x@{trial.RELAYED}"], mails.mail()))
         processes.wait_until(lambda: "lease_owner" in lease(two, mail_id), 10, "the lease")
         for pid in [first.process.pid, *(first.wait_pid(role) for role in gateways.ROLES)]:
             os.kill(pid, signal.SIGKILL)
