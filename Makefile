@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes --no-build-isolation
-# Tests on all cores. Those of the whole product are kept together by file, for those of one file share gateways.
+# Tests on all cores; those of the whole product one by one, for each of them keeps all cores busy by itself.
 QUICK := $(BIN)/python -m pytest -n auto --dist worksteal -m "not e2e"
-WHOLE := $(BIN)/python -m pytest -n auto --dist loadfile -m e2e
+WHOLE := $(BIN)/python -m pytest -m e2e
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
